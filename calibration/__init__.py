@@ -1,0 +1,1 @@
+"""What makes numbers trustworthy: statistics that turn a cosine into a false-alarm rate."""

@@ -1,0 +1,1 @@
+"""From a checkpoint to a bundle (needs the `export` extra)."""

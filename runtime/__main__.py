@@ -1,0 +1,5 @@
+"""python -m tagclip.runtime"""
+
+from tagclip.runtime.cli import main
+
+main()

@@ -1,0 +1,87 @@
+"""Every error that tagclip raises on purpose, as one tree.
+
+    TagclipError                what a user can act on; the command line prints it and exits with 1
+    ├── SourceError             a video, folder, image or box file that is missing, broken or empty
+    ├── QueryError              a description that is empty, too long or says nothing the tokenizer knows
+    ├── DataError               annotations or data folders that break the contract of docs/data.md
+    ├── ConfigError             a configuration key or value that is unknown or out of range
+    ├── CheckpointError         a checkpoint that is missing, incomplete or does not fit its config
+    ├── MissingExtraError       the command needs packages of an extra that is not installed
+    ├── OutputError             the place to write to exists already, is not writable or is full
+    ├── EngineError             an inference engine that is absent or refuses the graph
+    ├── ParityError             exported numbers that differ from the checkpoint's beyond the budget
+    └── BundleError             a bundle that cannot be used
+        ├── BundleMissingError      no such folder, or no bundle.json in it
+        ├── BundleManifestError     bundle.json cannot be read, or a field is absent, of the wrong type or unsafe
+        ├── BundleVersionError      made by a newer tagclip than this one
+        ├── BundleIntegrityError    a file is missing, truncated, altered or not listed in SHA256SUMS
+        └── BundleSelfTestError     the probe's vectors do not come out of this engine
+
+Messages say what was expected, what was found and the way out.
+"""
+
+from __future__ import annotations
+
+
+class TagclipError(Exception):
+    """Base of everything a user can act on."""
+
+
+class SourceError(TagclipError):
+    """A video, folder, image or box file is missing, broken or empty."""
+
+
+class QueryError(TagclipError):
+    """A description is empty, too long, or holds no known word."""
+
+
+class DataError(TagclipError):
+    """Annotations or a data folder break the contract."""
+
+
+class ConfigError(TagclipError):
+    """A configuration key or value is unknown or out of range."""
+
+
+class CheckpointError(TagclipError):
+    """A checkpoint is missing, incomplete or does not fit its config."""
+
+
+class MissingExtraError(TagclipError):
+    """The command needs packages of an extra that is not installed."""
+
+
+class OutputError(TagclipError):
+    """The place to write to exists already, is not writable or is full."""
+
+
+class EngineError(TagclipError):
+    """An inference engine is absent or refuses the graph."""
+
+
+class ParityError(TagclipError):
+    """Exported numbers differ from the checkpoint's beyond the budget."""
+
+
+class BundleError(TagclipError):
+    """A bundle cannot be used."""
+
+
+class BundleMissingError(BundleError):
+    """No such folder, or no bundle.json in it."""
+
+
+class BundleManifestError(BundleError):
+    """bundle.json cannot be read, or a field is absent, of the wrong type or unsafe."""
+
+
+class BundleVersionError(BundleError):
+    """The bundle was made by a newer tagclip."""
+
+
+class BundleIntegrityError(BundleError):
+    """A file is missing, truncated, altered or not listed in SHA256SUMS."""
+
+
+class BundleSelfTestError(BundleError):
+    """The probe's vectors do not come out of this engine."""

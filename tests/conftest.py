@@ -1,0 +1,185 @@
+"""A small bundle with real graphs and a real tokenizer, made without torch; versions in the header."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import platform
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tagclip.runtime.bundle import Bundle
+from tagclip.runtime.bundle_manifest import TowerFacts
+from tagclip.runtime.bundle_write import write_bundle
+from tagclip.runtime.preprocess import PreprocessSpec
+from tagclip.runtime.views import VIEWS
+
+DIM = 16
+CONTEXT = 12
+HEIGHT_PX, WIDTH_PX = 32, 16
+
+# What the toy language knows: a colour word means its colour, the other words nearly nothing.
+COLOURS = {
+    "red": (220, 30, 30),
+    "green": (30, 180, 40),
+    "blue": (30, 50, 220),
+    "yellow": (230, 220, 40),
+    "black": (10, 10, 10),
+    "white": (245, 245, 245),
+}
+WORDS = ["[PAD]", "[UNK]", *COLOURS, "a", "person", "man", "woman", "in", "jacket", "shirt", ","]
+
+
+def pytest_report_header() -> str:
+    found = []
+    for package in (
+        "tagclip",
+        "numpy",
+        "opencv-python-headless",
+        "onnxruntime",
+        "tokenizers",
+        "torch",
+        "onnx",
+    ):
+        try:
+            found.append(f"{package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            found.append(f"{package} absent")
+    return f"python {platform.python_version()}: " + ", ".join(found)
+
+
+def _colour_matrix(view: str) -> npt.NDArray[np.float32]:
+    """(6, DIM): colours of the upper and the lower half -> the common space; views differ a little."""
+    matrix = np.random.default_rng(1).normal(size=(6, DIM))
+    matrix += 0.05 * np.random.default_rng(VIEWS.index(view) + 2).normal(size=(6, DIM))
+    return matrix.astype(np.float32)
+
+
+def _image_graph(view: str) -> bytes:
+    from onnx import TensorProto, helper
+
+    constants = {
+        "halves": np.array([0, 2, HEIGHT_PX // 2 * WIDTH_PX, 3], np.int64),
+        "flat": np.array([0, 6], np.int64),
+        "middle": np.array(127.5, np.float32),
+        "matrix": _colour_matrix(view),
+        "tiny": np.array(1e-6, np.float32),
+    }
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["pixels", "halves"], ["halved"]),
+        helper.make_node("ReduceMean", ["halved"], ["colours"], axes=[2], keepdims=0),
+        helper.make_node("Reshape", ["colours", "flat"], ["six"]),
+        helper.make_node("Sub", ["six", "middle"], ["centred"]),
+        helper.make_node("MatMul", ["centred", "matrix"], ["raw"]),
+    ]
+    crops = helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", HEIGHT_PX, WIDTH_PX, 3])
+    return _finish(nodes, crops, constants)
+
+
+def _text_graph() -> bytes:
+    from onnx import TensorProto, helper
+
+    matrix = (_colour_matrix("aerial") + _colour_matrix("ground")) / 2
+    table = np.random.default_rng(5).normal(size=(len(WORDS), DIM)).astype(np.float32)
+    table[WORDS.index("[PAD]")] = 0
+    for word, colour in COLOURS.items():
+        table[WORDS.index(word)] = (np.array([*colour, *colour], np.float32) - 127.5) @ matrix
+    nodes = [
+        helper.make_node("Gather", ["table", "tokens"], ["words"]),
+        helper.make_node("ReduceMean", ["words"], ["raw"], axes=[1], keepdims=0),
+    ]
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ["N", CONTEXT])
+    return _finish(nodes, tokens, {"table": table, "tiny": np.array(1e-6, np.float32)})
+
+
+def _finish(nodes: list, graph_input: object, constants: dict[str, npt.NDArray]) -> bytes:
+    """Add the L2 norm and the output `embedding`, serialise."""
+    from onnx import TensorProto, checker, helper, numpy_helper
+
+    nodes = [
+        *nodes,
+        helper.make_node("ReduceL2", ["raw"], ["length"], axes=[1], keepdims=1),
+        helper.make_node("Max", ["length", "tiny"], ["safe"]),
+        helper.make_node("Div", ["raw", "safe"], ["embedding"]),
+    ]
+    embedding = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIM])
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "toy", [graph_input], [embedding], initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    checker.check_model(model)
+    return model.SerializeToString()
+
+
+def _tokenizer_json() -> bytes:
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    vocabulary = {word: index for index, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return tokenizer.to_str().encode()
+
+
+def _reference_image(crops: npt.NDArray[np.uint8], view: str) -> npt.NDArray[np.float32]:
+    """The image graph in plain numpy, so that the probe is not the engine's own last run."""
+    halves = crops.reshape(len(crops), 2, -1, 3).mean(axis=2).reshape(len(crops), 6) - 127.5
+    vectors = halves @ _colour_matrix(view)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def _reference_text(colours: list[str]) -> npt.NDArray[np.float32]:
+    matrix = (_colour_matrix("aerial") + _colour_matrix("ground")) / 2
+    vectors = np.array([(np.array([*COLOURS[c], *COLOURS[c]]) - 127.5) @ matrix for c in colours])
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def tiny_parts() -> dict:
+    """The arguments of `write_bundle` for the toy bundle; copy before you change them."""
+    crops = np.random.default_rng(0).integers(0, 256, (3, HEIGHT_PX, WIDTH_PX, 3), dtype=np.uint8)
+    probe = io.BytesIO()
+    np.savez(
+        probe,
+        crops=crops,
+        vectors_aerial=_reference_image(crops, "aerial"),
+        vectors_ground=_reference_image(crops, "ground"),
+        texts=np.array(["red", "blue"]),
+        vectors_text=_reference_text(["red", "blue"]),
+    )
+    row = {"r1": 50.0, "r5": 75.0, "r10": 100.0, "map": 60.5, "minp": 40.25, "queries": 8, "gallery": 4}
+    return {
+        "name": "toy",
+        "towers": {
+            "image-aerial": TowerFacts("fp32", 6 * DIM),
+            "image-ground": TowerFacts("fp32", 6 * DIM),
+            "text": TowerFacts("fp32", len(WORDS) * DIM),
+        },
+        "graphs": {
+            "image-aerial": _image_graph("aerial"),
+            "image-ground": _image_graph("ground"),
+            "text": _text_graph(),
+        },
+        "tokenizer_json": _tokenizer_json(),
+        "preprocess": PreprocessSpec(HEIGHT_PX, WIDTH_PX),
+        "embedding_dim": DIM,
+        "context_length": CONTEXT,
+        "pad_id": 0,
+        "licence": "Apache-2.0",
+        "provenance": {"made_by": "tests"},
+        "extra_files": {
+            "probe.npz": probe.getvalue(),
+            "report.json": json.dumps({"retrieval": {"all": row, "aerial": row, "ground": row}}).encode(),
+        },
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_parts: dict, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle whose encoders really rank colours: "red" is nearest to a red crop. Copy it to damage it."""
+    path: Path = tmp_path_factory.mktemp("bundle") / "toy"
+    return write_bundle(path, **tiny_parts)

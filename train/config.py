@@ -1,0 +1,214 @@
+"""What a training run is made of: validated, saved as JSON beside what it produced."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tagclip.runtime.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Shape of the model.
+
+    Attributes:
+        height_px, width_px: size of the crops that go in.
+        stem: channels after each convolution stage of stride 2; the last is the width of the transformer.
+        layers, heads: of the image transformer.
+        mlp_ratio: hidden size of a feed-forward network over the width.
+        moe_layers: blocks whose feed-forward network is an HR-MoE, 0-based.
+        experts: experts of each; the first is aerial only, the last ground only, the rest are shared.
+        selected: how many of its view's experts a token keeps (Top-K); at most experts - 1.
+        text_width, text_layers, text_heads: the text transformer.
+        context_length: tokens of a description.
+        embedding_dim: of the common space.
+        word_vectors: "minilm" has frozen vectors from all-MiniLM-L6-v2 (see words.py), "none" learns a table.
+    """
+
+    height_px: int = 128
+    width_px: int = 64
+    stem: tuple[int, ...] = (32, 64, 128, 192)
+    layers: int = 4
+    heads: int = 6
+    mlp_ratio: float = 2.0
+    moe_layers: tuple[int, ...] = (1, 2)
+    experts: int = 4
+    selected: int = 3
+    text_width: int = 128
+    text_layers: int = 2
+    text_heads: int = 4
+    context_length: int = 80
+    embedding_dim: int = 128
+    word_vectors: str = "minilm"
+
+    def __post_init__(self) -> None:
+        scale = 2 ** len(self.stem)
+        _require(
+            self.height_px % scale == 0 and self.width_px % scale == 0,
+            f"model.height_px and width_px must be multiples of {scale}, found {self.height_px}x{self.width_px}",
+        )
+        _require(
+            self.stem[-1] % self.heads == 0,
+            f"model.heads must divide the width {self.stem[-1]}, found {self.heads}",
+        )
+        _require(
+            self.text_width % self.text_heads == 0,
+            f"model.text_heads must divide text_width {self.text_width}, found {self.text_heads}",
+        )
+        _require(
+            all(0 <= k < self.layers for k in self.moe_layers),
+            f"model.moe_layers must lie in 0..{self.layers - 1}, found {list(self.moe_layers)}",
+        )
+        _require(
+            self.experts >= 3,
+            f"model.experts must be at least 3 (aerial, shared, ground), found {self.experts}",
+        )
+        _require(
+            1 <= self.selected <= self.experts - 1,
+            f"model.selected must lie in 1..{self.experts - 1}, found {self.selected}",
+        )
+        _require(
+            self.word_vectors in ("minilm", "none"),
+            f"model.word_vectors must be minilm or none, found {self.word_vectors!r}",
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained.
+
+    Attributes:
+        epochs: passes over the training images; each shows every image once, with one of its captions.
+        batch: image-caption pairs of a step.
+        lr, lr_end: peak and final learning rate; linear warm-up over `warmup` epochs, then a cosine.
+        weight_decay: AdamW's, on matrices only.
+        soft_targets: share `a` of the model's own prediction in the N-ITC target (METHOD 3), ramped up in epoch 1.
+        weight_id, weight_view, weight_ortho: of the identity, view and orthogonal losses.
+        ortho_alpha: |cos| up to which CLS and view token may agree (the paper's alpha).
+        word_dropout: share of a caption's tokens that become the unknown token.
+        eval_every: epochs between validations.
+        seed: of weights, order and augmentation.
+        precision: "fp32" or "bf16" autocast.
+    """
+
+    epochs: int = 30
+    batch: int = 256
+    lr: float = 1e-3
+    lr_end: float = 1e-5
+    warmup: float = 1.0
+    weight_decay: float = 0.05
+    soft_targets: float = 0.2
+    weight_id: float = 0.0
+    weight_view: float = 0.5
+    weight_ortho: float = 1.0
+    ortho_alpha: float = 0.1
+    word_dropout: float = 0.05
+    eval_every: int = 2
+    seed: int = 0
+    precision: str = "bf16"
+
+    def __post_init__(self) -> None:
+        _require(
+            self.epochs >= 1 and self.batch >= 2, "train.epochs must be at least 1 and train.batch at least 2"
+        )
+        _require(
+            0 <= self.soft_targets < 1, f"train.soft_targets must lie in 0..1, found {self.soft_targets}"
+        )
+        _require(
+            self.precision in ("fp32", "bf16"),
+            f"train.precision must be fp32 or bf16, found {self.precision!r}",
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole run: `data` is the folder with the annotations."""
+
+    name: str = "nano"
+    data: str = "data/nano"
+    model: ModelConfig = field(default_factory=ModelConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionary of all values."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_json(values: Any) -> Config:
+        """Inverse of `to_json`; absent keys keep their defaults.
+
+        Raises:
+            ConfigError: a key is unknown or a value has the wrong type or range.
+        """
+        return _build(Config, values, "")
+
+
+def load_config(path: Path, overrides: list[str]) -> Config:
+    """Config from a YAML file and `key=value` overrides such as `train.epochs=3`.
+
+    Raises:
+        ConfigError: the file cannot be read or says something unknown.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; give a YAML file such as configs/nano.yaml"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals:
+            raise ConfigError(f"expected key=value, found {item!r}; for example train.epochs=3")
+        target = values
+        *parents, last = key.split(".")
+        for parent in parents:
+            target = target.setdefault(parent, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"{key}: {parent} is not a section; `tagclip train --help` shows the way")
+        target[last] = yaml.safe_load(text)
+    return Config.from_json(values)
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _build(cls: Any, values: Any, path: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path or 'the config'} must be a section of keys, found {type(values).__name__}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    arguments: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{path}{key}"
+        if key not in fields:
+            raise ConfigError(f"unknown key {where}; known keys here: {', '.join(fields)}")
+        if key in ("model", "train") and not path:
+            arguments[key] = _build(ModelConfig if key == "model" else TrainConfig, value, f"{key}.")
+            continue
+        arguments[key] = _convert(where, value, fields[key].default)
+    return cls(**arguments)
+
+
+def _convert(where: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if not (isinstance(value, (list, tuple)) and all(type(v) is int for v in value)):
+            raise ConfigError(f"{where} must be a list of whole numbers, found {value!r}")
+        return tuple(value)
+    if isinstance(default, float) and type(value) in (int, float):
+        return float(value)
+    if isinstance(default, float) and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not type(default):
+        raise ConfigError(f"{where} must be {type(default).__name__}, found {value!r}")
+    return value

