@@ -101,7 +101,7 @@ def test_people_are_found_at_any_size_and_rate(size: tuple[int, int], fps: float
 
 def test_a_change_of_light_makes_no_people() -> None:
     size = (640, 480)
-    worst = play(walkers(*size), size, 10.0, 4.0, lambda time_s: 1.0 + 0.25 * min(time_s / 2.0, 1.0))
+    worst = play(walkers(*size), size, 10.0, 4.0, lambda time_s: 1.0 - 0.4 * min(time_s, 1.0))
     assert np.mean(np.array(worst) > 0.6) > 0.9
 
 

@@ -53,7 +53,7 @@ def _kernel() -> tuple[Any, Callable[..., Any]]:
         i = wp.tid()
         direction = directions[i]
         found = wp.mesh_query_ray(mesh, origin, direction, 1.0e5)
-        reach = float(1.0e6)
+        reach = 1.0e6
         face[i] = -1
         if found.result:
             face[i] = found.face

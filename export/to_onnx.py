@@ -1,0 +1,72 @@
+"""PyTorch modules to ONNX graphs with a dynamic batch, checked, with weights stored in 16 bits."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+OPSET = 18  # TensorRT 10.3 (JetPack 6) reads it, and newer ones do
+SMALL = 256  # tensors of fewer elements stay in 32 bits: nothing is gained
+
+
+def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
+    """Export a module of one input and one output, `embedding`, whose first axis is the batch.
+
+    Weights stand in the graph as fp16 behind a Cast: half the bytes, while every sum stays in fp32.
+
+    Args:
+        example: an input of batch 2 (a batch of 1 would be taken for a constant).
+    """
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's notes about its own internals
+        program = torch.onnx.export(
+            module.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[input_name],
+            output_names=["embedding"],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            verbose=False,
+        )
+    assert program is not None
+    program.save(buffer)
+    model = onnx.load_model_from_string(buffer.getvalue())
+    _store_fp16(model)
+    del model.metadata_props[:]
+    for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString())
+
+
+def _store_fp16(model: onnx.ModelProto) -> None:
+    graph = model.graph
+    casts = []
+    for tensor in list(graph.initializer):
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if values.size < SMALL:
+            continue
+        name = tensor.name
+        graph.initializer.remove(tensor)
+        graph.initializer.append(numpy_helper.from_array(values.astype(np.float16), f"{name}.fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        graph.node.insert(0, node)
+
+
+def parameters(graph: bytes) -> int:
+    """Number of weights in a graph."""
+    model = onnx.load_model_from_string(graph)
+    return int(sum(np.prod(t.dims) for t in model.graph.initializer if len(t.dims)))
