@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 
 import numpy as np
@@ -23,7 +22,6 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
     Args:
         example: an input of batch 2 (a batch of 1 would be taken for a constant).
     """
-    buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes about its own internals
         program = torch.onnx.export(
@@ -37,8 +35,7 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
             verbose=False,
         )
     assert program is not None
-    program.save(buffer)
-    model = onnx.load_model_from_string(buffer.getvalue())
+    model: onnx.ModelProto = program.model_proto
     _store_fp16(model)
     del model.metadata_props[:]
     for node in model.graph.node:  # source lines and module paths of this machine: not for shipping

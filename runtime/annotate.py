@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from tagclip.runtime.errors import OutputError
+from tagclip.runtime.mp4 import mp4_atomic
 from tagclip.runtime.search import Hit
 from tagclip.runtime.source import Image, VideoSource
 from tagclip.runtime.tracker import Observation, Track
@@ -39,32 +39,17 @@ def write_annotated(
             if seen.observed:
                 by_frame.setdefault(seen.frame, []).append((track.id, seen))
     ranked = {hit.track.id: hit for hit in hits if hit.track}
-    temporary = path.with_name(f".{path.stem}.part.mp4")  # the writer takes the format from the suffix
-    size = (source.width_px, source.height_px)
-    try:
-        writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), source.fps, size)
-        if not writer.isOpened():
-            raise OutputError(f"cannot write {path}: not writable, or this OpenCV has no MP4 writer")
-        try:
-            bgr = np.empty((source.height_px, source.width_px, 3), np.uint8)
-            for frame in source:
-                cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR, dst=bgr)
-                # Hits last: they lie over the grey boxes.
-                here = by_frame.get(frame.index, [])
-                for track_id, seen in sorted(here, key=lambda entry: entry[0] in ranked):
-                    _draw(bgr, track_id, seen, ranked.get(track_id))
-                writer.write(bgr)
-                if progress:
-                    progress(frame.index + 1, source.frame_count)
-        finally:
-            writer.release()
-        if not temporary.exists() or temporary.stat().st_size == 0:
-            raise OutputError(f"cannot write {path}: no data was written; is the disk full?")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    bgr = np.empty((source.height_px, source.width_px, 3), np.uint8)
+    with mp4_atomic(path, source.fps, (source.width_px, source.height_px)) as write:
+        for frame in source:
+            cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR, dst=bgr)
+            # Hits last: they lie over the grey boxes.
+            here = by_frame.get(frame.index, [])
+            for track_id, seen in sorted(here, key=lambda entry: entry[0] in ranked):
+                _draw(bgr, track_id, seen, ranked.get(track_id))
+            write(bgr)
+            if progress:
+                progress(frame.index + 1, source.frame_count)
 
 
 def _draw(bgr: Image, track_id: int, seen: Observation, hit: Hit | None) -> None:

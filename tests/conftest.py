@@ -7,6 +7,7 @@ import io
 import json
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -183,3 +184,86 @@ def tiny_bundle(tiny_parts: dict, tmp_path_factory: pytest.TempPathFactory) -> B
     """A bundle whose encoders really rank colours: "red" is nearest to a red crop. Copy it to damage it."""
     path: Path = tmp_path_factory.mktemp("bundle") / "toy"
     return write_bundle(path, **tiny_parts)
+
+
+TOY_MODEL = {
+    "height_px": HEIGHT_PX,
+    "width_px": WIDTH_PX,
+    "stem": [8, 16],
+    "layers": 3,
+    "heads": 2,
+    "moe_layers": [0, 1],
+    "experts": 4,
+    "selected": 2,
+    "text_width": 16,
+    "text_layers": 1,
+    "text_heads": 2,
+    "context_length": CONTEXT,
+    "embedding_dim": DIM,
+    "word_vectors": "none",
+}
+
+
+@pytest.fixture(scope="session")
+def toy_model() -> dict[str, Any]:
+    """The section `model` of a configuration so small that a step takes milliseconds; copy before you change it."""
+    return TOY_MODEL
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder: people whose whole crop has the colour that their captions name; the air is seen darker.
+
+    Every split has one identity a colour and both views: 6 x 12 images in train, 6 x 4 in val and in test.
+    """
+    import cv2
+
+    folder = tmp_path_factory.mktemp("toy") / "data"
+    rng = np.random.default_rng(3)
+    identity = 0
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        (folder / "images" / split).mkdir(parents=True)
+        rows = []
+        for colour, rgb in COLOURS.items():
+            for k in range(count):
+                view = k % 2
+                picture = np.array(rgb) * (0.75 if view == 0 else 1) + rng.normal(0, 8, (40, 20, 3))
+                name = f"{split}/{identity}_{k}.png"
+                cv2.imwrite(
+                    str(folder / "images" / name), picture.clip(0, 255).astype(np.uint8)[..., ::-1].copy()
+                )
+                captions = [f"A man in a {colour} shirt.", f"a person in a {colour} jacket"]
+                rows.append({"file_path": name, "id": identity, "cam_id": view, "captions": captions})
+            identity += 1
+        (folder / f"{split}_reid.json").write_text(json.dumps(rows))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights that make every part matter: routers that decide, batch norms that shift."""
+    torch = pytest.importorskip("torch")
+    from tagclip.train.checkpoint import write_json, write_tensors
+    from tagclip.train.config import Config
+    from tagclip.train.data import load_split
+    from tagclip.train.model import TagClip
+    from tagclip.train.words import build_words
+
+    config = Config.from_json({"name": "toy", "data": str(toy_data), "model": TOY_MODEL})
+    captions = [caption for sample in load_split(toy_data, "train") for caption in sample.captions]
+    words = build_words("none", captions)
+    torch.manual_seed(0)
+    model = TagClip(config.model, words.vocabulary)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if "router" in name:
+                tensor.normal_()
+            elif "running_var" in name or name.endswith("norm.weight"):
+                tensor.uniform_(0.5, 2)
+            elif "running_mean" in name or name.endswith("norm.bias"):
+                tensor.normal_(std=0.3)
+    folder = tmp_path_factory.mktemp("toy") / "checkpoint"
+    write_tensors(folder / "model.safetensors", model.state_dict())
+    write_json(folder / "config.json", config.to_json())
+    (folder / "tokenizer.json").write_text(words.tokenizer_json, encoding="utf-8")
+    return folder

@@ -122,9 +122,8 @@ def check(folder: Path, as_json: bool) -> None:
         return
     click.echo(f"{'split':6} {'images':>7} {'people':>7} {'captions':>9} {'aerial':>7} {'ground':>7}")
     for split, row in report.items():
-        click.echo(
-            f"{split:6} {row['images']:7d} {row['identities']:7d} {row['captions']:9d} {row['aerial']:7d} {row['ground']:7d}"
-        )
+        counts = (f"{row['images']:7d}", f"{row['identities']:7d}", f"{row['captions']:9d}")
+        click.echo(" ".join([f"{split:6}", *counts, f"{row['aerial']:7d}", f"{row['ground']:7d}"]))
 
 
 @click.command()

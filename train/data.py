@@ -123,7 +123,7 @@ def load_images(
         image = cv2.imread(str(samples[k].path))
         if image is None:
             raise DataError(f"cannot read the image {samples[k].path}; make the data set again")
-        prepare([cv2.cvtColor(image, cv2.COLOR_BGR2RGB)], spec, out=out[k : k + 1])
+        prepare([np.ascontiguousarray(image[..., ::-1], np.uint8)], spec, out=out[k : k + 1])
 
     with ThreadPoolExecutor(4) as pool:
         for done, _ in enumerate(pool.map(load, range(len(samples))), 1):
@@ -143,18 +143,18 @@ def augment(images: NDArray[np.uint8], spec: PreprocessSpec, rng: np.random.Gene
     out = np.empty((count, spec.height_px, spec.width_px, 3), np.float32)
     tops = rng.integers(0, tall - spec.height_px + 1, count)
     lefts = rng.integers(0, wide - spec.width_px + 1, count)
-    mirrored = rng.random(count) < 0.5
+    mirrored = np.less(rng.random(count), 0.5)
     gain = rng.uniform(0.88, 1.12, (count, 1, 1, 1)) * rng.uniform(0.96, 1.04, (count, 1, 1, 3))
     lift = rng.uniform(-10, 10, (count, 1, 1, 1))
     for k in range(count):
         crop = images[k, tops[k] : tops[k] + spec.height_px, lefts[k] : lefts[k] + spec.width_px]
         out[k] = crop[:, ::-1] if mirrored[k] else crop
     out = out * gain.astype(np.float32) + lift.astype(np.float32)
-    for k in np.flatnonzero(rng.random(count) < 0.15):
+    for erased in np.flatnonzero(rng.random(count) < 0.15):
         height = int(spec.height_px * rng.uniform(0.08, 0.3))
         width = int(spec.width_px * rng.uniform(0.15, 0.6))
-        y, x = rng.integers(0, spec.height_px - height), rng.integers(0, spec.width_px - width)
-        out[k, y : y + height, x : x + width] = rng.uniform(0, 255, 3)
+        y, x = int(rng.integers(0, spec.height_px - height)), int(rng.integers(0, spec.width_px - width))
+        out[erased, y : y + height, x : x + width] = rng.uniform(0, 255, 3)
     return np.clip(out, 0, 255)
 
 

@@ -90,6 +90,6 @@ def as_table(result: dict[str, Retrieval]) -> str:
         f"{'gallery':8} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'mAP':>6} {'mINP':>6} {'queries':>8} {'images':>7}"
     ]
     for name, row in result.items():
-        numbers = " ".join(f"{row[key]:6.2f}" for key in ("r1", "r5", "r10", "map", "minp"))  # type: ignore[literal-required]
+        numbers = " ".join(f"{row[key]:6.2f}" for key in ("r1", "r5", "r10", "map", "minp"))
         lines.append(f"{name:8} {numbers} {row['queries']:8d} {row['gallery']:7d}")
     return "\n".join(lines)

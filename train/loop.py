@@ -260,7 +260,8 @@ class Run:
 
 def _groups(model: TagClip, weight_decay: float) -> list[dict[str, Any]]:
     """Decay matrices only: not biases, norms, tokens, positions or the temperature."""
-    plain, decayed = [], []
+    plain: list[torch.nn.Parameter] = []
+    decayed: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

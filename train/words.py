@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def build_words(kind: str, captions: Iterable[str]) -> Words:
     return _minilm() if kind == "minilm" else _from_captions(captions)
 
 
-def _tokenizer(model: object) -> str:
+def _tokenizer(model: Any) -> str:
     from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
     tokenizer = Tokenizer(model)

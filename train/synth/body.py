@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.train.synth.appearance import Appearance
 
-Array = NDArray[np.float32]
+Array = NDArray[Any]  # float32 wherever it is kept; stubs of NumPy and OpenCV widen it too often to say so
 
 # anny's phenotype scales: 0..1 each; age 0 is a baby, 1/3 a child, 2/3 young, 1 old.
 AGE = {"child": (0.36, 0.46), "young": (0.58, 0.68), "adult": (0.68, 0.80), "old": (0.88, 1.0)}

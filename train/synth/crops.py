@@ -149,7 +149,7 @@ def _occlude(linear: Array, person: NDArray[np.int64], rng: np.random.Generator)
     height, width = person.shape
     if rng.random() < 0.5:
         x = int(rng.integers(0, width))
-        area = np.s_[:, x : x + max(1, int(width * rng.uniform(0.05, 0.2)))]
+        area: tuple[slice, slice] = np.s_[:, x : x + max(1, int(width * rng.uniform(0.05, 0.2)))]
     else:
         area = np.s_[int(height * rng.uniform(0.6, 0.9)) :, :]
     shape = person[area].shape
@@ -255,7 +255,7 @@ def contact_sheet(folder: Path, annotations: list[dict[str, Any]], people: int =
     for rows in list(by_id.values())[:people]:
         cells = []
         for row in rows[:8]:
-            image = cv2.imread(str(folder / "images" / row["file_path"]))
+            image: Any = cv2.imread(str(folder / "images" / row["file_path"]))
             scale = min(96 / image.shape[0], 64 / image.shape[1])
             cell = np.full((96, 64, 3), 30, np.uint8)
             small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)[:96, :64]

@@ -48,7 +48,8 @@ class Stage:
         linear = np.empty((len(rays), 3), np.float32)
         person = np.full(len(rays), -1, np.int64)
         part = np.full(len(rays), PART_NONE, np.int64)
-        self._background(camera, rays, seen.distance, seen.sunlit, seen.face < 0, linear)
+        free = seen.face < 0
+        linear[free] = background(self.place, camera, rays[free], seen.distance[free], seen.sunlit[free])
         owner = np.searchsorted(self._first_face, seen.face, side="right") - 1
         for k, posed in enumerate(self.people):
             here = np.flatnonzero((owner == k) & (seen.face >= 0))
@@ -68,27 +69,40 @@ class Stage:
             linear[here] = to_linear(rgb) * self.place.light(normals, seen.sunlit[here]) * folds[:, None]
         return linear.reshape(*shape, 3), person.reshape(shape), part.reshape(shape)
 
-    def _background(
-        self,
-        camera: Camera,
-        rays: Array,
-        distance: Array,
-        sunlit: NDArray[np.bool_],
-        free: NDArray[np.bool_],
-        out: Array,
-    ) -> None:
-        # Ground up to where it is far away; beyond, the background stands upright.
-        far_m = 14.0 + 4 * camera.position[2]
-        ground = free & (distance < far_m)
-        points = camera.position + rays[ground] * distance[ground, None]
-        footprint = distance[ground] / camera.focal_px / np.maximum(-rays[ground, 2], 0.05)
-        rgb = self.place.ground_rgb(points[:, 0], points[:, 1], footprint)
-        up = np.tile(np.array([0, 0, 1], np.float32), (int(ground.sum()), 1))
-        out[ground] = to_linear(rgb) * self.place.light(up, sunlit[ground])
-        behind = free & ~ground
-        azimuth = np.arctan2(rays[behind, 1], rays[behind, 0])
-        horizon = -camera.position[2] / far_m
-        out[behind] = to_linear(self.place.far_rgb(azimuth, np.maximum(rays[behind, 2] - horizon, 0)))
+
+def background(
+    place: Place, camera: Camera, rays: Array, distance: Array, sunlit: NDArray[np.bool_]
+) -> Array:
+    """Linear colours (n, 3) of what rays see that hit nobody: the ground, and what is behind it.
+
+    Args:
+        rays: (n, 3) unit vectors.
+        distance: (n,) metres to the ground plane, inf above the horizon.
+        sunlit: (n,) whether the sun reaches the ground there.
+    """
+    # Ground up to where it is far away; beyond, the background stands upright.
+    far_m = 14.0 + 4 * camera.position[2]
+    ground = distance < far_m
+    out = np.empty((len(rays), 3), np.float32)
+    points = camera.position + rays[ground] * distance[ground, None]
+    footprint = distance[ground] / camera.focal_px / np.maximum(-rays[ground, 2], 0.05)
+    rgb = place.ground_rgb(points[:, 0], points[:, 1], footprint)
+    up = np.tile(np.array([0, 0, 1], np.float32), (int(ground.sum()), 1))
+    out[ground] = to_linear(rgb) * place.light(up, sunlit[ground])
+    behind = rays[~ground]
+    azimuth = np.arctan2(behind[:, 1], behind[:, 0])
+    horizon = -camera.position[2] / far_m
+    out[~ground] = to_linear(place.far_rgb(azimuth, np.maximum(behind[:, 2] - horizon, 0)))
+    return out
+
+
+def empty_picture(place: Place, camera: Camera, x_px: Array, y_px: Array) -> Array:
+    """Linear picture (H, W, 3) of a place without people, through pixel columns x_px (W,) and rows y_px (H,)."""
+    rays = camera.rays(x_px, y_px).reshape(-1, 3)
+    down = rays[:, 2] < -1e-4
+    distance = np.where(down, -camera.position[2] / np.where(down, rays[:, 2], -1), np.inf)
+    lit = np.ones(len(rays), bool)
+    return background(place, camera, rays, distance, lit).reshape(len(y_px), len(x_px), 3)
 
 
 def visible_parts(person: NDArray[np.int64], part: NDArray[np.int64], who: int) -> dict[str, float]:
@@ -111,8 +125,8 @@ def record(linear: Array, height_px: int, rng: np.random.Generator) -> NDArray[n
     picture = smooth(picture, scale * float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.4, 0.6])))
     if rng.random() < 0.2:
         picture = _motion(picture, scale * rng.uniform(1, 4), rng.uniform(0, np.pi))
-    picture = cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_AREA)
-    srgb = to_srgb(picture)
+    small: Array = cv2.resize(picture, (width_px, height_px), interpolation=cv2.INTER_AREA)
+    srgb = to_srgb(small)
     # A veil of haze lifts the blacks; a strong tone curve deepens them.
     srgb = srgb + rng.uniform(0, 0.1) * (1 - srgb) * (rng.random() < 0.3)
     srgb = srgb + rng.uniform(-0.25, 0.45) * (srgb - srgb * srgb) * (srgb - 0.5)

@@ -36,7 +36,7 @@ def _kernel() -> tuple[Any, Callable[..., Any]]:
     """warp and the compiled kernel; compiled once a machine, then cached by warp."""
     import warp as wp
 
-    wp.config.quiet = True
+    wp.config.log_level = wp.LOG_ERROR  # else it greets, on stdout, in every worker
     wp.init()
 
     @wp.kernel  # type: ignore[untyped-decorator,unused-ignore]

@@ -1,0 +1,224 @@
+"""A whole run in seconds: it learns, it goes on after a break to the same numbers, and what is damaged is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("safetensors")
+
+from tagclip.runtime.errors import CheckpointError, DataError
+from tagclip.runtime.preprocess import PreprocessSpec
+from tagclip.train.checkpoint import is_checkpoint, load_checkpoint, read_tensors
+from tagclip.train.config import Config, TrainConfig
+from tagclip.train.data import load_images, load_split
+from tagclip.train.loop import Run, as_split, embed_split, evaluate_split, learning_rate, trim
+from tagclip.train.measure import evaluate_path
+
+
+def make_config(toy_model: dict[str, Any], **train: Any) -> Config:
+    settings = {"epochs": 2, "batch": 18, "lr": 4e-3, "warmup": 0.5, "eval_every": 1, "precision": "fp32"}
+    return Config.from_json({"name": "toy", "model": toy_model, "train": settings | train})
+
+
+def silent(what: str, done: int, total: int, note: str) -> None:
+    pass
+
+
+def stop_in_epoch_2(what: str, done: int, total: int, note: str) -> None:
+    if what == "epoch 2":
+        raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def unbroken(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("run") / "out"
+    return out, Run(make_config(toy_model, weight_id=0.2), toy_data, out, silent).go()
+
+
+@pytest.fixture
+def broken(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> Path:
+    """The same run, interrupted in its second epoch."""
+    run = Run(make_config(toy_model, weight_id=0.2), toy_data, tmp_path / "out", stop_in_epoch_2)
+    with pytest.raises(KeyboardInterrupt):
+        run.go()
+    return tmp_path / "out"
+
+
+def test_a_run_learns_colours(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    """Six colours, so chance is an R@1 of 17 %; the people of `val` are others than those of `train`."""
+    config = make_config(toy_model, epochs=6, eval_every=6)
+    metrics = Run(config, toy_data, tmp_path, silent).go()
+    assert metrics["val"]["all"]["r1"] > 60 and metrics["val"]["all"]["map"] > 50
+    first, last = metrics["history"][0], metrics["history"][-1]
+    assert last["n_itc"] < first["n_itc"] and "val" not in first and "id" not in first
+    assert evaluate_path(tmp_path, toy_data, "test")["all"]["r1"] > 60
+
+
+def test_resumed_run_gives_the_weights_of_an_unbroken_one(
+    unbroken: tuple[Path, dict[str, Any]], broken: Path, toy_data: Path, toy_model: dict[str, Any]
+) -> None:
+    seen: list[str] = []
+    config = make_config(toy_model, weight_id=0.2)
+    run = Run(config, toy_data, broken, lambda what, *_: seen.append(what))
+    run.resume()
+    metrics = run.go()
+    assert "epoch 2" in seen and "epoch 1" not in seen
+    wanted, found = (read_tensors(folder / "last.safetensors") for folder in (unbroken[0], broken))
+    assert set(wanted) == set(found) and any(name.startswith("adamw.exp_avg_sq.") for name in found)
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in metrics["history"]]
+    for row, other in zip(timeless, unbroken[1]["history"], strict=True):
+        assert row["val"] == other["val"]
+        assert [row[k] for k in ("n_itc", "r_itc", "id")] == pytest.approx(
+            [other[k] for k in ("n_itc", "r_itc", "id")]
+        )
+
+
+def test_resume_without_moe_blocks(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    """The view token then has no gradient, so the optimiser has nothing on it."""
+    config = make_config(toy_model | {"moe_layers": []})
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, toy_data, tmp_path, stop_in_epoch_2).go()
+    run = Run(config, toy_data, tmp_path, silent)
+    run.resume()
+    assert len(run.go()["history"]) == 2
+
+
+def test_resume_with_another_configuration_is_refused(
+    broken: Path, toy_data: Path, toy_model: dict[str, Any]
+) -> None:
+    run = Run(make_config(toy_model, weight_id=0.2, lr=1e-3), toy_data, broken, silent)
+    with pytest.raises(CheckpointError, match="not the one that this run began with"):
+        run.resume()
+
+
+def test_resume_of_nothing_is_refused(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="state.json, found none"):
+        Run(make_config(toy_model), toy_data, tmp_path, silent).resume()
+
+
+def test_metrics_and_files(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    out, metrics = unbroken
+    assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert [row["epoch"] for row in metrics["history"]] == [1, 2]
+    for row in metrics["history"]:
+        assert {"seconds", "n_itc", "r_itc", "view", "ortho", "id", "val"} <= set(row)
+        assert all(np.isfinite(row[k]) for k in ("seconds", "n_itc", "r_itc", "view", "ortho", "id"))
+    best = max(metrics["history"], key=lambda row: row["val"]["all"]["map"])
+    assert metrics["best_epoch"] == best["epoch"] and metrics["val"] == best["val"]
+    assert set(metrics["val"]) == {"all", "aerial", "ground"}
+    assert set(metrics["val"]["all"]) == {"r1", "r5", "r10", "map", "minp", "queries", "gallery"}
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        *("model.safetensors", "last.safetensors", "tokenizer.json"),
+        *("config.json", "metrics.json", "state.json"),
+    }
+
+
+def test_the_checkpoint_is_the_best_epoch(unbroken: tuple[Path, dict[str, Any]], toy_data: Path) -> None:
+    out, metrics = unbroken
+    again = evaluate_path(out, toy_data, "val")
+    for view, row in metrics["val"].items():
+        assert again[view] == pytest.approx(row)
+
+
+def test_checkpoint_round_trip_gives_equal_embeddings(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    run = Run(make_config(toy_model, epochs=1, weight_id=0.2), toy_data, tmp_path, silent)
+    run.go()
+    model, tokenizer_json, config = load_checkpoint(tmp_path)
+    assert not model.training and model.classifier is None and config == run.config
+    samples = load_split(toy_data, "val")
+    images = load_images(samples, PreprocessSpec(32, 16))
+    split = as_split(samples, tokenizer_json, config.model.context_length, images)
+    for found, wanted in zip(embed_split(model, split), embed_split(run.model, run.val), strict=True):
+        assert torch.equal(found, wanted.cpu())
+    assert evaluate_split(model, split) == evaluate_split(run.model, run.val)
+
+
+def test_identities_in_train_and_val_are_refused(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(toy_data, tmp_path / "data")
+    shutil.copy(tmp_path / "data" / "train_reid.json", tmp_path / "data" / "val_reid.json")
+    with pytest.raises(DataError, match="identity 0 is in train and in val"):
+        Run(make_config(toy_model), tmp_path / "data", tmp_path / "out", silent)
+
+
+def test_learning_rate_warms_up_and_falls() -> None:
+    config = TrainConfig(epochs=11, lr=1.0, lr_end=0.1, warmup=1.0)
+    rates = [learning_rate(config, progress) for progress in (0.0, 0.5, 1.0, 6.0, 11.0, 12.0)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.55, 0.1, 0.1])
+
+
+def test_trim_drops_common_padding_only() -> None:
+    tokens = np.array([[5, 0, 0, 0], [5, 6, 0, 0]])
+    assert trim(tokens).tolist() == [[5, 0], [5, 6]]
+    assert trim(np.zeros((2, 4), np.int64)).tolist() == [[0], [0]]
+
+
+@pytest.fixture
+def copy(toy_checkpoint: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(toy_checkpoint, tmp_path / "checkpoint"))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(CheckpointError, match=f"expected .*{name}, found none"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_truncated_weights_are_refused(copy: Path, keep: int) -> None:
+    data = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(data[:keep])
+    with pytest.raises(CheckpointError, match="model.safetensors is damaged"):
+        load_checkpoint(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"embedding_dim": 8}, "the weights do not fit config.json"),
+        ({"experts": 5}, "the weights do not fit config.json"),
+        ({"word_vectors": "minilm"}, "the weights do not fit config.json"),
+        ({"selected": 9}, "config.json: model.selected must lie in"),
+        ({"colour": 1}, "config.json: unknown key model.colour"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(copy: Path, changes: dict[str, Any], message: str) -> None:
+    config = json.loads((copy / "config.json").read_text())
+    config["model"] |= changes
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(copy)
+
+
+def test_a_config_that_is_no_json_is_refused(copy: Path) -> None:
+    (copy / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read as JSON"):
+        load_checkpoint(copy)
+
+
+def test_weights_of_something_else_are_refused(copy: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"layer.weight": torch.zeros(2)}, copy / "model.safetensors")
+    with pytest.raises(CheckpointError, match="it is not a tagclip model"):
+        load_checkpoint(copy)
+
+
+def test_is_checkpoint(copy: Path, tiny_bundle: Any) -> None:
+    assert is_checkpoint(copy) and not is_checkpoint(tiny_bundle.path) and not is_checkpoint(copy / "x")
