@@ -123,9 +123,11 @@ def _report(
     report: dict[str, Any] = {"parity": parity}
     if samples and set(views) == set(VIEWS):
         data = as_split(samples, tokenizer_json, config.model.context_length, crops)
-        before, after = evaluate_split(model, data), evaluate_bundle(bundle, samples)
+        # Like with like: a specialist is compared with the model that is told the view.
+        before, after = evaluate_split(model, data, known_view=True), evaluate_bundle(bundle, samples)
         gate({k: dict(v) for k, v in before.items()}, {k: dict(v) for k, v in after.items()})  # type: ignore[arg-type,misc,unused-ignore]
         report |= {"split": "val", "checkpoint": before, "retrieval": after}
+        report["checkpoint_predicted_view"] = evaluate_split(model, data)
         report["view_accuracy"] = _view_accuracy(model, data.images, data.view)
     return report
 

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 OPSET = 18  # TensorRT 10.3 (JetPack 6) reads it, and newer ones do
+OUTPUT = "embedding"
 SMALL = 256  # tensors of fewer elements stay in 32 bits: nothing is gained
 
 
@@ -30,12 +31,13 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
             dynamo=True,
             opset_version=OPSET,
             input_names=[input_name],
-            output_names=["embedding"],
             dynamic_shapes=({0: torch.export.Dim("N")},),
             verbose=False,
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
+    _name_output(model.graph)
+    _cast_first(model.graph)
     _store_fp16(model)
     del model.metadata_props[:]
     for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
@@ -44,6 +46,35 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
     del model.graph.value_info[:]
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString())
+
+
+def _name_output(graph: onnx.GraphProto) -> None:
+    """Call the output OUTPUT, and free that name first: torch calls what comes out of a word table the same."""
+    names = {graph.output[0].name: OUTPUT, OUTPUT: f"{OUTPUT}.inner"}
+    if graph.output[0].name == OUTPUT:
+        return
+    for node in graph.node:
+        for values in (node.input, node.output):
+            for k, name in enumerate(values):
+                values[k] = names.get(name, name)
+    graph.output[0].name = OUTPUT
+
+
+def _cast_first(graph: onnx.GraphProto) -> None:
+    """Let a uint8 input go into its Cast and nothing else: the exporter asks it for the batch size too."""
+    given = graph.input[0]
+    if given.type.tensor_type.elem_type != TensorProto.UINT8:
+        return
+    cast = next(node for node in graph.node if node.op_type == "Cast" and given.name in node.input)
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] == given.name:
+            node.input[0] = cast.output[0]
+    rest = [node for node in graph.node if node is not cast]
+    first = helper.make_node(
+        "Cast", list(cast.input), list(cast.output), name=cast.name, to=TensorProto.FLOAT
+    )
+    del graph.node[:]
+    graph.node.extend([first, *rest])
 
 
 def _store_fp16(model: onnx.ModelProto) -> None:

@@ -155,13 +155,15 @@ def load_config(path: Path, overrides: list[str]) -> Config:
     import yaml
 
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}; give a YAML file such as configs/nano.yaml"
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold keys and values, found {type(values).__name__}")
     for item in overrides:
         key, equals, text = item.partition("=")
         if not equals:
@@ -172,7 +174,10 @@ def load_config(path: Path, overrides: list[str]) -> Config:
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ConfigError(f"{key}: {parent} is not a section; `tagclip train --help` shows the way")
-        target[last] = yaml.safe_load(text)
+        try:
+            target[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{item}: the value is not YAML: {error}") from error
     return Config.from_json(values)
 
 

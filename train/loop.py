@@ -79,13 +79,24 @@ def trim(tokens: NDArray[np.int64]) -> Tensor:
 
 
 @torch.no_grad()
-def embed_split(model: TagClip, split: Split, precision: str = "fp32") -> tuple[Tensor, Tensor]:
-    """Unit vectors of all images (N, D), routed by the predicted view, and of all captions (C, D)."""
+def embed_split(
+    model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Unit vectors of all images (N, D) and of all captions (C, D).
+
+    Args:
+        known_view: route each image by its label, as specialists do; else by the predicted view, as the paper does.
+    """
     model.eval()
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         images = [
-            model.image(torch.from_numpy(split.images[k : k + 256]).to(device))[0].float().cpu()
+            model.image(
+                torch.from_numpy(split.images[k : k + 256]).to(device),
+                torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
+            )[0]
+            .float()
+            .cpu()
             for k in range(0, len(split.images), 256)
         ]
         texts = [
@@ -95,9 +106,11 @@ def embed_split(model: TagClip, split: Split, precision: str = "fp32") -> tuple[
     return F.normalize(torch.cat(images), dim=-1), F.normalize(torch.cat(texts), dim=-1)
 
 
-def evaluate_split(model: TagClip, split: Split, precision: str = "fp32") -> dict[str, Retrieval]:
-    """Retrieval metrics of a model on a split, see `evaluate.by_view`."""
-    images, texts = embed_split(model, split, precision)
+def evaluate_split(
+    model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
+) -> dict[str, Retrieval]:
+    """Retrieval metrics of a model on a split, see `evaluate.by_view`; arguments as in `embed_split`."""
+    images, texts = embed_split(model, split, precision, known_view)
     return by_view(texts.numpy(), images.numpy(), split.identity[split.owner], split.identity, split.view)
 
 
@@ -160,6 +173,8 @@ class Run:
         by_name = {id(p): n for n, p in self.model.named_parameters()}
         for parameter in (p for g in self.optimiser.param_groups for p in g["params"]):
             name = by_name[id(parameter)]
+            if f"adamw.step.{name}" not in tensors:
+                continue  # it never had a gradient: the view token of a model without HR-MoE blocks
             self.optimiser.state[parameter] = {
                 key: tensors[f"adamw.{key}.{name}"].to("cpu" if key == "step" else self.device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
