@@ -9,12 +9,13 @@ PYTEST_ARGS ?=
 
 DEMO_VENV  ?= .venv-demo
 DEMO_CLIP  ?= runtime/data/example.mp4
-DEMO_QUERY ?= a person in a red jacket
+DEMO_QUERY ?= a woman in a dark red jacket and light blue trousers with a yellow backpack
 DEMO_OUT   ?= demo
 
 .PHONY: demo test lint format types type check clean
 
 demo: $(DEMO_VENV)/.installed ## install what a device needs and search the example clip
+	rm -rf $(DEMO_OUT)
 	$(DEMO_VENV)/bin/tagclip search "$(DEMO_QUERY)" $(DEMO_CLIP) --out $(DEMO_OUT)/
 
 test: $(VENV)/.installed ## all tests

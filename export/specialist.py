@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tagclip.train.model import Block, ConvStage, HrMoe, ImageTower, TagClip, group, top_k_softmax
+from tagclip.train.model import Block, ConvBlock, ConvStage, HrMoe, ImageTower, TagClip, group, top_k_softmax
 
 
 class FixedMoe(nn.Module):
@@ -34,16 +34,19 @@ class FixedMoe(nn.Module):
         return mixed
 
 
-class FusedStage(nn.Module):
-    """A ConvStage with its batch norm folded into the convolution."""
+class Fused(nn.Module):
+    """A ConvStage or ConvBlock with its batch norm folded into the convolution."""
 
-    def __init__(self, stage: ConvStage):
+    def __init__(self, layer: nn.Module):
         super().__init__()
-        self.conv = fuse_conv_bn_eval(stage.conv, stage.norm)
+        assert isinstance(layer, (ConvStage, ConvBlock))
+        self.residual = isinstance(layer, ConvBlock)
+        self.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H/2, W/2)."""
-        return F.relu(self.conv(x))
+        """(N, C, H, W) -> what the layer gives."""
+        y = self.conv(x)
+        return F.relu(x + y if self.residual else y)
 
 
 class ImageSpecialist(nn.Module):
@@ -52,7 +55,7 @@ class ImageSpecialist(nn.Module):
     def __init__(self, tower: ImageTower, view: int):
         super().__init__()
         tower = copy.deepcopy(tower).eval()
-        self.stem = nn.Sequential(*(FusedStage(s) for s in tower.stem if isinstance(s, ConvStage)))
+        self.stem = nn.Sequential(*(Fused(layer) for layer in tower.stem))
         self.blocks = nn.ModuleList(tower.blocks)
         for block in self.blocks:
             assert isinstance(block, Block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 import numpy as np
@@ -23,6 +24,8 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
     Args:
         example: an input of batch 2 (a batch of 1 would be taken for a constant).
     """
+    # The exporter logs what it skips of torchvision, which no model here has.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes about its own internals
         program = torch.onnx.export(

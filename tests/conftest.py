@@ -190,6 +190,7 @@ TOY_MODEL = {
     "height_px": HEIGHT_PX,
     "width_px": WIDTH_PX,
     "stem": [8, 16],
+    "stem_blocks": [0, 1],
     "layers": 3,
     "heads": 2,
     "moe_layers": [0, 1],

@@ -62,7 +62,7 @@ def is_checkpoint(folder: Path) -> bool:
 
 
 def load_checkpoint(folder: Path) -> tuple[TagClip, str, Config]:
-    """The model in evaluation mode without its identity classifier, the tokenizer's JSON, and the config.
+    """The model in evaluation mode without its training-only classifiers, the tokenizer's JSON, and the config.
 
     Raises:
         CheckpointError: something is missing, damaged, or does not fit the config.
@@ -75,7 +75,9 @@ def load_checkpoint(folder: Path) -> tuple[TagClip, str, Config]:
     if not tokenizer_path.exists():
         raise CheckpointError(f"expected {tokenizer_path}, found none; the checkpoint is incomplete")
     tensors = {
-        k: v for k, v in read_tensors(folder / "model.safetensors").items() if not k.startswith("classifier.")
+        k: v
+        for k, v in read_tensors(folder / "model.safetensors").items()
+        if not k.startswith(("classifier.", "attributes."))
     }
     table = tensors.get("text.table.codes", tensors.get("text.table.weight"))
     if table is None:

@@ -17,6 +17,7 @@ class ModelConfig:
     Attributes:
         height_px, width_px: size of the crops that go in.
         stem: channels after each convolution stage of stride 2; the last is the width of the transformer.
+        stem_blocks: residual convolutions after each stage; empty for none anywhere.
         layers, heads: of the image transformer.
         mlp_ratio: hidden size of a feed-forward network over the width.
         moe_layers: blocks whose feed-forward network is an HR-MoE, 0-based.
@@ -31,6 +32,7 @@ class ModelConfig:
     height_px: int = 128
     width_px: int = 64
     stem: tuple[int, ...] = (32, 64, 128, 192)
+    stem_blocks: tuple[int, ...] = ()
     layers: int = 4
     heads: int = 6
     mlp_ratio: float = 2.0
@@ -49,6 +51,10 @@ class ModelConfig:
         _require(
             self.height_px % scale == 0 and self.width_px % scale == 0,
             f"model.height_px and width_px must be multiples of {scale}, found {self.height_px}x{self.width_px}",
+        )
+        _require(
+            len(self.stem_blocks) in (0, len(self.stem)),
+            f"model.stem_blocks must name each of the {len(self.stem)} stages, found {list(self.stem_blocks)}",
         )
         _require(
             self.stem[-1] % self.heads == 0,
@@ -87,6 +93,8 @@ class TrainConfig:
         weight_decay: AdamW's, on matrices only.
         soft_targets: share `a` of the model's own prediction in the N-ITC target (METHOD 3), ramped up in epoch 1.
         weight_id, weight_view, weight_ortho: of the identity, view and orthogonal losses.
+        weight_attributes: of the attribute loss (attributes.py), for data that has them.
+        captions: of an image in one step; each makes its own batch of pairs.
         ortho_alpha: |cos| up to which CLS and view token may agree (the paper's alpha).
         word_dropout: share of a caption's tokens that become the unknown token.
         eval_every: epochs between validations.
@@ -104,6 +112,8 @@ class TrainConfig:
     weight_id: float = 0.0
     weight_view: float = 0.5
     weight_ortho: float = 1.0
+    weight_attributes: float = 0.0
+    captions: int = 1
     ortho_alpha: float = 0.1
     word_dropout: float = 0.05
     eval_every: int = 2
@@ -117,6 +127,7 @@ class TrainConfig:
         _require(
             0 <= self.soft_targets < 1, f"train.soft_targets must lie in 0..1, found {self.soft_targets}"
         )
+        _require(self.captions >= 1, f"train.captions must be at least 1, found {self.captions}")
         _require(
             self.precision in ("fp32", "bf16"),
             f"train.precision must be fp32 or bf16, found {self.precision!r}",

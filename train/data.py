@@ -15,18 +15,23 @@ from numpy.typing import NDArray
 
 from tagclip.runtime.errors import DataError
 from tagclip.runtime.preprocess import PreprocessSpec, prepare
+from tagclip.train.attributes import labels_of
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: path, identity, view (0 aerial, 1 ground) and its captions (at least one)."""
+    """One image: path, identity, view (0 aerial, 1 ground) and its captions (at least one).
+
+    `attributes` are class numbers, see attributes.py; empty when the annotation has none.
+    """
 
     path: Path
     identity: int
     view: int
     captions: tuple[str, ...]
+    attributes: tuple[int, ...] = ()
 
 
 def load_split(folder: Path, split: str) -> list[Sample]:
@@ -69,7 +74,11 @@ def _sample(folder: Path, row: Any, where: str) -> Sample:
         or not all(isinstance(c, str) and c.strip() for c in captions)
     ):
         raise DataError(f"{where}: captions must be a list of sentences, found {captions!r}")
-    return Sample(folder / "images" / file_path, identity, int(view), tuple(captions))
+    try:
+        attributes = labels_of(row["attributes"], row["visible"]) if "attributes" in row else ()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: attributes and visible are not what synth writes: {error!r}") from error
+    return Sample(folder / "images" / file_path, identity, int(view), tuple(captions), attributes)
 
 
 def check_data(folder: Path) -> dict[str, dict[str, int]]:

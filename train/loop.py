@@ -18,11 +18,13 @@ from torch import Tensor
 
 from tagclip.runtime.errors import CheckpointError, DataError
 from tagclip.runtime.preprocess import PreprocessSpec
+from tagclip.train.attributes import GROUPS, UNKNOWN
 from tagclip.train.checkpoint import read_json, read_tensors, write_json, write_tensors
 from tagclip.train.config import Config, TrainConfig
 from tagclip.train.data import Sample, augment, batches, load_images, load_split, train_spec
 from tagclip.train.evaluate import Retrieval, by_view
 from tagclip.train.losses import (
+    attribute_loss,
     identity_loss,
     n_itc,
     orthogonal_loss,
@@ -43,6 +45,7 @@ class Split:
     Attributes:
         images: (N, H, W, 3) uint8.
         identity, view: (N,) int64; identities count from 0.
+        attributes: (N, groups) int64, see attributes.py.
         tokens: (C, T) int64, all captions; `owner` (C,) says whose image each is.
         first, count: (N,) where an image's captions begin in `tokens`, and how many it has.
     """
@@ -50,6 +53,7 @@ class Split:
     images: NDArray[np.uint8]
     identity: NDArray[np.int64]
     view: NDArray[np.int64]
+    attributes: NDArray[np.int64]
     tokens: NDArray[np.int64]
     owner: NDArray[np.int64]
     first: NDArray[np.int64]
@@ -65,6 +69,7 @@ def as_split(samples: list[Sample], tokenizer_json: str, context: int, images: N
         images,
         np.array([numbers[s.identity] for s in samples]),
         np.array([s.view for s in samples]),
+        np.array([s.attributes or (UNKNOWN,) * len(GROUPS) for s in samples]),
         encode(tokenizer_json, captions, context),
         np.repeat(np.arange(len(samples)), count),
         np.concatenate([[0], count.cumsum()[:-1]]),
@@ -143,7 +148,8 @@ class Run:
         self.val = as_split(val, words.tokenizer_json, context, load_images(val, spec, self._loads("val")))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         identities = int(self.train.identity.max()) + 1 if config.train.weight_id else 0
-        self.model = TagClip(config.model, words.vocabulary, identities)
+        attributes = sum(map(len, GROUPS.values())) if config.train.weight_attributes else 0
+        self.model = TagClip(config.model, words.vocabulary, identities, attributes)
         if words.codes is not None and words.scales is not None:
             self.model.text.table.load_state_dict(
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
@@ -247,30 +253,41 @@ class Run:
         return sums
 
     def _losses(self, rows: NDArray[np.int64], soft: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        config, data = self.config.train, self.train
-        chosen = data.first[rows] + rng.integers(0, data.count[rows])
-        tokens = data.tokens[chosen]
-        dropped = (rng.random(tokens.shape) < config.word_dropout) & (tokens != PAD_ID)
-        tokens = np.where(dropped, UNKNOWN_ID, tokens)
+        config, data, model = self.config.train, self.train, self.model
         crops = torch.from_numpy(augment(data.images[rows], self.spec, rng)).to(self.device)
         labels = torch.from_numpy(data.identity[rows]).to(self.device)
         view = torch.from_numpy(data.view[rows]).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            images, routing = self.model.image(crops)
-            texts = self.model.text(trim(tokens).to(self.device))
-        images, texts = images.float(), texts.float()
-        similarity = self.model.scale() * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+            images, routing = model.image(crops)
+            texts = [model.text(self._tokens(rows, k, rng)).float() for k in range(config.captions)]
+        images = images.float()
+        unit = F.normalize(images, dim=-1)
         targets = same_identity_targets(labels)
+        similarities = [model.scale() * unit @ F.normalize(text, dim=-1).T for text in texts]
         parts = {
-            "n_itc": n_itc(similarity, targets, soft),
-            "r_itc": r_itc(similarity, targets),
+            "n_itc": torch.stack([n_itc(s, targets, soft) for s in similarities]).mean(),
+            "r_itc": torch.stack([r_itc(s, targets) for s in similarities]).mean(),
             "view": config.weight_view * view_loss(routing.view_logits, view),
             "ortho": config.weight_ortho * orthogonal_loss(routing.cls, routing.view, config.ortho_alpha),
         }
-        if self.model.classifier is not None:
-            logits = (self.model.classifier(images), self.model.classifier(texts))
-            parts["id"] = config.weight_id * identity_loss(*logits, labels)
+        if model.classifier is not None:
+            both = model.classifier(images), model.classifier(texts[0])
+            parts["id"] = config.weight_id * identity_loss(*both, labels)
+        if model.attributes is not None:
+            known = torch.from_numpy(data.attributes[rows]).to(self.device)
+            sizes = [len(classes) for classes in GROUPS.values()]
+            each = [attribute_loss(model.attributes(x), known, sizes) for x in (images, texts[0])]
+            parts["attributes"] = config.weight_attributes * (each[0] + each[1]) / 2
         return parts
+
+    def _tokens(self, rows: NDArray[np.int64], turn: int, rng: np.random.Generator) -> Tensor:
+        """One caption of each image, some words dropped; another one each `turn`, as far as an image has more."""
+        data = self.train
+        if turn == 0:
+            self._drawn = rng.integers(0, data.count[rows])
+        tokens = data.tokens[data.first[rows] + (self._drawn + turn) % data.count[rows]]
+        dropped = (rng.random(tokens.shape) < self.config.train.word_dropout) & (tokens != PAD_ID)
+        return trim(np.where(dropped, UNKNOWN_ID, tokens)).to(self.device)
 
 
 def _groups(model: TagClip, weight_decay: float) -> list[dict[str, Any]]:

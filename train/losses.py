@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -66,6 +68,22 @@ def orthogonal_loss(cls: list[Tensor], view: list[Tensor], alpha: float) -> Tens
         return torch.zeros(())
     cosines = [F.cosine_similarity(c.float(), v.float(), dim=-1) for c, v in zip(cls, view, strict=True)]
     return torch.stack([(cosine.abs() - alpha).clamp(min=0).mean() for cosine in cosines]).mean()
+
+
+def attribute_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Mean over groups of the cross-entropy of each group's classes; 0 where a batch has no label at all.
+
+    Args:
+        logits: (B, sum of sizes), the groups side by side.
+        labels: (B, number of groups) classes, -1 for unknown.
+        sizes: classes of each group.
+    """
+    parts = [
+        F.cross_entropy(part[known], wanted[known])
+        for part, wanted in zip(logits.split(list(sizes), 1), labels.T, strict=True)
+        if (known := wanted >= 0).any()
+    ]
+    return torch.stack(parts).mean() if parts else logits.sum() * 0.0
 
 
 def identity_loss(logits_image: Tensor, logits_text: Tensor, labels: Tensor) -> Tensor:

@@ -153,14 +153,37 @@ class ConvStage(nn.Module):
         return F.relu(self.norm(self.conv(x)))
 
 
+class ConvBlock(nn.Module):
+    """Keeps the resolution: x + batch norm of a convolution 3x3, then ReLU."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.relu(x + self.norm(self.conv(x)))
+
+
+def conv_stem(config: ModelConfig) -> nn.Sequential:
+    """Stages of stride 2, each followed by its blocks."""
+    layers: list[nn.Module] = []
+    channels = (3, *config.stem)
+    blocks = config.stem_blocks or (0,) * len(config.stem)
+    for k, count in enumerate(blocks):
+        layers.append(ConvStage(channels[k], channels[k + 1]))
+        layers += [ConvBlock(channels[k + 1]) for _ in range(count)]
+    return nn.Sequential(*layers)
+
+
 class ImageTower(nn.Module):
     """Crops to embeddings."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
         width = config.stem[-1]
-        channels = (3, *config.stem)
-        self.stem = nn.Sequential(*(ConvStage(a, b) for a, b in zip(channels, channels[1:], strict=False)))
+        self.stem = conv_stem(config)
         tokens = config.height_px * config.width_px // 4 ** len(config.stem)
         self.cls = nn.Parameter(torch.randn(width) * width**-0.5)
         self.view_token = nn.Parameter(torch.randn(width) * width**-0.5)
@@ -271,14 +294,15 @@ class TextTower(nn.Module):
 class TagClip(nn.Module):
     """Both towers and the temperature."""
 
-    def __init__(self, config: ModelConfig, vocabulary: int, identities: int = 0):
-        """Args: identities: size of the training-only identity classifier, 0 for none."""
+    def __init__(self, config: ModelConfig, vocabulary: int, identities: int = 0, attributes: int = 0):
+        """Args: identities, attributes: sizes of the training-only classifiers, 0 for none."""
         super().__init__()
         self.config = config
         self.image = ImageTower(config)
         self.text = TextTower(config, vocabulary)
         self.log_scale = nn.Parameter(torch.tensor(10.0).log())
         self.classifier = nn.Linear(config.embedding_dim, identities) if identities else None
+        self.attributes = nn.Linear(config.embedding_dim, attributes) if attributes else None
 
     def scale(self) -> Tensor:
         """Factor of the cosines in the losses, at most 100."""

@@ -43,6 +43,8 @@ def test_the_config_of_the_repository_loads() -> None:
         ({"model": {"stem": 3}}, "model.stem must be a list of whole numbers, found 3"),
         ({"model": {"stem": [8, "16"]}}, "model.stem must be a list of whole numbers"),
         ({"model": {"height_px": 100}}, "multiples of 16, found 100x64"),
+        ({"model": {"stem_blocks": [1]}}, "model.stem_blocks must name each of the 4 stages, found [1]"),
+        ({"train": {"captions": 0}}, "train.captions must be at least 1, found 0"),
         ({"model": {"heads": 5}}, "model.heads must divide the width 192, found 5"),
         ({"model": {"text_heads": 3}}, "model.text_heads must divide text_width 128, found 3"),
         ({"model": {"moe_layers": [4]}}, "model.moe_layers must lie in 0..3, found [4]"),

@@ -84,6 +84,18 @@ def test_resumed_run_gives_the_weights_of_an_unbroken_one(
         )
 
 
+def test_two_captions_and_attributes(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    """The toy people have no attributes: their loss is zero and the run learns as it does without."""
+    config = make_config(toy_model, captions=2, weight_attributes=1.0)
+    run = Run(config, toy_data, tmp_path, silent)
+    rows = np.arange(4)
+    texts = [run._tokens(rows, k, np.random.default_rng(k)) for k in range(2)]
+    assert not any(torch.equal(a, b) for a, b in zip(*texts, strict=True))  # an image's other caption
+    metrics = run.go()
+    assert [row["attributes"] for row in metrics["history"]] == [0.0, 0.0]
+    assert load_checkpoint(tmp_path)[0].attributes is None  # a training-only head
+
+
 def test_resume_without_moe_blocks(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
     """The view token then has no gradient, so the optimiser has nothing on it."""
     config = make_config(toy_model | {"moe_layers": []})

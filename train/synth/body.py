@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.train.synth.appearance import Appearance
+from tagclip.train.synth.quiet import quiet_warp
 
 Array = NDArray[Any]  # float32 wherever it is kept; stubs of NumPy and OpenCV widen it too often to say so
 
@@ -77,6 +78,7 @@ class BodyModel:
     """anny's body, loaded once (some seconds); `BodyModel.shared()` keeps one a process."""
 
     def __init__(self) -> None:
+        quiet_warp()
         import anny
         import torch
 

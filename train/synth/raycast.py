@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.train.synth.body import Array
+from tagclip.train.synth.quiet import quiet_warp
 from tagclip.train.synth.shapes import Faces
 
 
@@ -36,7 +37,7 @@ def _kernel() -> tuple[Any, Callable[..., Any]]:
     """warp and the compiled kernel; compiled once a machine, then cached by warp."""
     import warp as wp
 
-    wp.config.log_level = wp.LOG_ERROR  # else it greets, on stdout, in every worker
+    quiet_warp()
     wp.init()
 
     @wp.kernel  # type: ignore[untyped-decorator,unused-ignore]

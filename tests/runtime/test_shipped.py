@@ -1,0 +1,106 @@
+"""What ships, used as a user does: the bundle is sound and small, and the described people are found in the clip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+
+from tagclip.runtime.bundle import open_bundle, shipped_bundle_path
+from tagclip.runtime.encoder import ImageEncoder, TextEncoder
+from tagclip.runtime.motion import MotionDetector
+from tagclip.runtime.search import Encoders, search_video
+from tagclip.runtime.search_cli import SAMPLES
+from tagclip.runtime.selftest import run_probe
+from tagclip.runtime.source import VideoSource
+
+CLIP = shipped_bundle_path().parent / "example.mp4"
+# A real street, elevated fixed camera; not part of the project, so users skip this.
+STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
+
+
+def search(text: str, source: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tagclip.runtime", "search", text, str(source), "--json", *options]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def overlap(a: list[float], b: list[float]) -> float:
+    """Intersection over union of two boxes x, y, w, h."""
+    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    common = max(w, 0) * max(h, 0)
+    return common / (a[2] * a[3] + b[2] * b[3] - common)
+
+
+def test_the_bundle_is_sound_and_small() -> None:
+    bundle = open_bundle(None)
+    assert min(run_probe(bundle).values()) > 0.9999
+    sizes = {path.name: path.stat().st_size for path in bundle.path.iterdir()}
+    assert sum(sizes.values()) <= 12_000_000
+    assert max(sizes["image-aerial.onnx"], sizes["image-ground.onnx"]) <= 4_000_000
+    assert CLIP.stat().st_size <= 3_000_000
+
+
+def truth_id(result: dict[str, Any], truth: dict[str, Any]) -> int | None:
+    """Who of the truth stands in the best box of a result."""
+    best = result["best"]
+    people = truth["frames"][best["frame"]]["people"]
+    if not people:
+        return None
+    found = max(people, key=lambda person: overlap(person["box_xywh_px"], best["box_xywh_px"]))
+    return int(found["id"]) if overlap(found["box_xywh_px"], best["box_xywh_px"]) > 0.3 else None
+
+
+def test_everybody_in_the_example_is_found_by_a_full_caption() -> None:
+    """Rank 1 for each, among everybody in the clip, with the detector that the demo uses."""
+    truth = json.loads(CLIP.with_suffix(".json").read_text())
+    for person in truth["people"]:
+        result = search(person["captions"][0], CLIP, "--top", "1")
+        assert truth_id(result["results"][0], truth) == person["id"], person["captions"][0]
+
+
+@pytest.mark.parametrize(
+    "text", ["a woman in a red jacket and blue jeans", "a man with a black backpack and a yellow t-shirt"]
+)
+def test_case_and_full_stop_change_nothing(text: str) -> None:
+    vectors = TextEncoder(open_bundle(None)).embed([text, text.capitalize() + ".", text.upper()])
+    assert np.abs(vectors - vectors[0]).max() < 1e-6
+
+
+# Boxes (frame, x, y, w, h) of each person, looked at by eye.
+STREET_PEOPLE = {
+    "a person in a light blue hooded jacket and blue jeans with a black bag": [
+        (140, 514, 191, 40, 80),
+        (190, 140, 157, 26, 65),
+    ],
+    "a man in a navy jacket with red sleeves and dark blue trousers": [
+        (60, 465, 204, 37, 90),
+        (200, 676, 98, 22, 55),
+    ],
+    "a woman with blond hair in a long black coat": [(60, 505, 201, 26, 85), (250, 658, 125, 20, 58)],
+}
+
+
+@pytest.mark.skipif(not STREET.exists(), reason="the street video is not here")
+def test_real_people_are_found_first() -> None:
+    source = VideoSource(STREET)
+    samples = source.sample(SAMPLES)
+    bundle = open_bundle(None)
+    encoders = Encoders(ImageEncoder(bundle, "auto"), TextEncoder(bundle), bundle.encoder_id, "auto")
+    for text, boxes in STREET_PEOPLE.items():
+        detector = MotionDetector(source.width_px, source.height_px, source.fps, samples)
+        found = search_video(source, detector, text, encoders, top=3, drop_still=True)
+        assert found.hits[0].track is not None and 8 <= found.searched <= 16
+        seen = {o.frame: list(o.box_xywh_px) for o in found.hits[0].track.observations}
+        for frame, *box in boxes:
+            assert overlap(seen[frame], [float(v) for v in box]) > 0.5, text
