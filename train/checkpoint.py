@@ -3,7 +3,8 @@
 model.safetensors   weights of the best epoch by validation
 tokenizer.json      what the text tower reads
 config.json         the run's configuration
-metrics.json        validation of every epoch, and the test metrics of the best
+metrics.json        the best epoch, its validation, and the history; written at the end
+log.jsonl           one line an epoch: seconds, losses, validation
 last.safetensors    weights and optimiser of the last epoch, for --resume
 state.json          where the run stands, for --resume
 """

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tagclip.runtime.errors import CheckpointError, DataError
+from tagclip.runtime.files import write_atomic
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train.attributes import GROUPS, UNKNOWN
 from tagclip.train.checkpoint import read_json, read_tensors, write_json, write_tensors
@@ -194,7 +195,7 @@ class Run:
             metrics.json: the history, and the best epoch's validation.
         """
         write_json(self.out / "config.json", self.config.to_json())
-        (self.out / "tokenizer.json").write_text(self.tokenizer_json, encoding="utf-8")
+        write_atomic(self.out / "tokenizer.json", self.tokenizer_json.encode())
         last = self.config.train.epochs
         while self.epoch < last:
             began = time.perf_counter()
@@ -219,6 +220,8 @@ class Run:
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"adamw.{key}.{name}"] = value
         write_tensors(self.out / "last.safetensors", tensors)
+        lines = [json.dumps(row) + "\n" for row in self.history]
+        write_atomic(self.out / "log.jsonl", "".join(lines).encode())
         write_json(
             self.out / "state.json",
             {

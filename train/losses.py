@@ -80,7 +80,7 @@ def attribute_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tens
     """
     parts = [
         F.cross_entropy(part[known], wanted[known])
-        for part, wanted in zip(logits.split(list(sizes), 1), labels.T, strict=True)
+        for part, wanted in zip(torch.split(logits, list(sizes), 1), labels.T, strict=True)
         if (known := wanted >= 0).any()
     ]
     return torch.stack(parts).mean() if parts else logits.sum() * 0.0

@@ -98,7 +98,7 @@ def test_loss_without_labels_is_zero_and_has_a_gradient() -> None:
     logits = torch.randn(2, 7, requires_grad=True)
     loss = attribute_loss(logits, torch.full((2, 2), -1), [3, 4])
     loss.backward()
-    assert float(loss) == 0 and torch.equal(logits.grad, torch.zeros(2, 7))
+    assert loss.item() == 0 and torch.equal(logits.grad, torch.zeros(2, 7))
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,7 @@ def test_resume_of_nothing_is_refused(toy_data: Path, toy_model: dict[str, Any],
 def test_metrics_and_files(unbroken: tuple[Path, dict[str, Any]]) -> None:
     out, metrics = unbroken
     assert json.loads((out / "metrics.json").read_text()) == metrics
+    assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == metrics["history"]
     assert [row["epoch"] for row in metrics["history"]] == [1, 2]
     for row in metrics["history"]:
         assert {"seconds", "n_itc", "r_itc", "view", "ortho", "id", "val"} <= set(row)
@@ -133,7 +134,7 @@ def test_metrics_and_files(unbroken: tuple[Path, dict[str, Any]]) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("model.safetensors", "last.safetensors", "tokenizer.json"),
-        *("config.json", "metrics.json", "state.json"),
+        *("config.json", "metrics.json", "state.json", "log.jsonl"),
     }
 
 
