@@ -68,7 +68,8 @@ def export_bundle(
         graphs[image_tower(view)] = to_onnx(ImageSpecialist(model.image, VIEWS.index(view)), example, "crops")
     tick("export text")
     tokens = torch.ones(2, config.model.context_length, dtype=torch.int64)
-    graphs[TEXT] = to_onnx(TextGraph(model), tokens, "tokens")
+    text = TextGraph(model)
+    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8)
 
     samples = load_split(calib, "val") if calib is not None else []
     crops = load_images(samples, spec) if samples else _noise(spec)

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tagclip.train.model import Block, ConvBlock, ConvStage, HrMoe, ImageTower, TagClip, group, top_k_softmax
+from tagclip.train.model import (
+    Block,
+    ConvBlock,
+    ConvStage,
+    HrMoe,
+    ImageTower,
+    TagClip,
+    WordTable,
+    group,
+    top_k_softmax,
+)
 
 
 class FixedMoe(nn.Module):
@@ -84,12 +96,34 @@ class ImageSpecialist(nn.Module):
         return F.normalize(self.project(self.norm_post(x[:, 0])), dim=-1)
 
 
+class FloatTable(nn.Module):
+    """A WordTable as one float table; `to_onnx` stores it in 8 bits again, see `TextGraph.int8`."""
+
+    def __init__(self, table: WordTable):
+        super().__init__()
+        self.register_buffer("words", table.codes.float() * table.scales)
+        self.words: Tensor
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, T) -> (B, T, S) float32."""
+        return F.embedding(tokens, self.words)
+
+
 class TextGraph(nn.Module):
-    """Token ids (N, T) int64 -> unit vectors (N, D) float32."""
+    """Token ids (N, T) int64 -> unit vectors (N, D) float32.
+
+    Attributes:
+        int8: buffer name -> int8 codes (V, S) and float32 scales (V,) that it is the product of.
+    """
 
     def __init__(self, model: TagClip):
         super().__init__()
         self.tower = copy.deepcopy(model.text).eval()
+        self.int8: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
+        table = self.tower.table
+        if isinstance(table, WordTable):
+            self.int8["tower.table.words"] = (table.codes.numpy(), table.scales[:, 0].numpy())
+            self.tower.table = FloatTable(table)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """The text tower, then L2 normalisation."""

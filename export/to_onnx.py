@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
@@ -16,13 +18,19 @@ OUTPUT = "embedding"
 SMALL = 256  # tensors of fewer elements stay in 32 bits: nothing is gained
 
 
-def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
+def to_onnx(
+    module: nn.Module,
+    example: Tensor,
+    input_name: str,
+    int8: Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]] | None = None,
+) -> bytes:
     """Export a module of one input and one output, `embedding`, whose first axis is the batch.
 
     Weights stand in the graph as fp16 behind a Cast: half the bytes, while every sum stays in fp32.
 
     Args:
         example: an input of batch 2 (a batch of 1 would be taken for a constant).
+        int8: name of a weight -> the codes (V, S) and scales (V,) that it is the product of; it is stored as these.
     """
     # The exporter logs what it skips of torchvision, which no model here has.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -41,6 +49,8 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> bytes:
     model: onnx.ModelProto = program.model_proto
     _name_output(model.graph)
     _cast_first(model.graph)
+    for name, (codes, scales) in (int8 or {}).items():
+        _store_int8(model.graph, name, codes, scales)
     _store_fp16(model)
     del model.metadata_props[:]
     for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
@@ -80,12 +90,23 @@ def _cast_first(graph: onnx.GraphProto) -> None:
     graph.node.extend([first, *rest])
 
 
+def _store_int8(
+    graph: onnx.GraphProto, name: str, codes: NDArray[np.int8], scales: NDArray[np.float32]
+) -> None:
+    """Put codes and scales in a weight's place. TensorRT takes an int8 constant into a DequantizeLinear only."""
+    graph.initializer.remove(next(t for t in graph.initializer if t.name == name))
+    parts = [f"{name}.codes", f"{name}.scales"]
+    for part, values in zip(parts, (codes, scales), strict=True):
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
+    graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [name], axis=0))
+
+
 def _store_fp16(model: onnx.ModelProto) -> None:
     graph = model.graph
     casts = []
     for tensor in list(graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
+        if tensor.data_type != TensorProto.FLOAT or tensor.name.endswith(".scales"):
+            continue  # a scale keeps its 32 bits: DequantizeLinear gives its type
         values = numpy_helper.to_array(tensor)
         if values.size < SMALL:
             continue

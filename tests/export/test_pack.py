@@ -27,7 +27,9 @@ from tagclip.runtime.errors import CheckpointError, DataError, OutputError, Pari
 from tagclip.runtime.selftest import run_probe
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import load_checkpoint
+from tagclip.train.config import ModelConfig
 from tagclip.train.measure import evaluate_path
+from tagclip.train.model import TagClip
 from tagclip.train.words import encode
 
 TEXTS = ["a man in a red shirt", "a person in a blue jacket", "man"]
@@ -107,6 +109,26 @@ def test_graphs_are_what_engines_take(exported: tuple[Bundle, dict[str, Any]]) -
         assert str(Path.cwd()).encode() not in model.SerializeToString()
 
 
+def test_frozen_word_vectors_stay_8_bits(toy_model: dict[str, Any]) -> None:
+    torch.manual_seed(2)
+    config = ModelConfig(
+        **{k: tuple(v) if isinstance(v, list) else v for k, v in toy_model.items()}
+        | {"word_vectors": "minilm"}
+    )
+    model = TagClip(config, 500).eval()
+    model.text.table.codes.copy_(torch.randint(-127, 128, model.text.table.codes.shape))
+    model.text.table.scales.uniform_(0.001, 0.02)
+    text = TextGraph(model)
+    graph = to_onnx(text, torch.ones(2, config.context_length, dtype=torch.int64), "tokens", text.int8)
+    nodes = {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
+    assert "DequantizeLinear" in nodes and len(graph) < 2 * 500 * 96 + 100_000
+    tokens = np.random.default_rng(0).integers(0, 500, (5, config.context_length))
+    with torch.no_grad():
+        wanted = F.normalize(model.text(torch.from_numpy(tokens)), dim=-1).numpy()
+    got = ort.InferenceSession(graph).run(None, {"tokens": tokens})[0]
+    assert (got * wanted).sum(1).min() > 0.99999
+
+
 def test_report_says_what_evaluate_says(
     exported: tuple[Bundle, dict[str, Any]], toy_checkpoint: Path, toy_data: Path
 ) -> None:
@@ -133,11 +155,11 @@ def test_one_view_without_data(toy_checkpoint: Path, tmp_path: Path) -> None:
 def test_a_graph_of_other_weights_is_never_written(
     toy_checkpoint: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(module: torch.nn.Module, example: torch.Tensor, name: str) -> bytes:
+    def damaged(module: torch.nn.Module, example: torch.Tensor, name: str, *rest: Any) -> bytes:
         if name == "crops":
             with torch.no_grad():
                 module.project.weight.mul_(torch.linspace(0.5, 2, len(module.project.weight))[:, None])
-        return to_onnx(module, example, name)
+        return to_onnx(module, example, name, *rest)
 
     monkeypatch.setattr(pack, "to_onnx", damaged)
     with pytest.raises(ParityError, match="nothing was written"):

@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from tagclip.runtime import cli, search_cli
-from tagclip.runtime.bundle import shipped_bundle_path
 from tagclip.runtime.search import Encoders
 
-STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
 COATS = {"red": (210, 30, 30), "green": (30, 170, 60), "blue": (30, 60, 210)}
 Run = Callable[..., tuple[int, str, str]]
 
@@ -180,23 +178,3 @@ def test_a_failure_leaves_nothing_behind(
 @pytest.mark.parametrize(("time_s", "shown"), [(0.0, "0:00"), (61.9, "1:01"), (3725.0, "1:02:05")])
 def test_clock(time_s: float, shown: str) -> None:
     assert search_cli.clock(time_s) == shown
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not STREET.is_file(), reason="the street footage is not on this machine")
-@pytest.mark.skipif(not shipped_bundle_path().is_dir(), reason="no bundle ships with the package yet")
-def test_the_shipped_bundle_finds_people_on_the_street(capsys: pytest.CaptureFixture[str]) -> None:
-    for text, frame_span, most in (
-        ("a person in a light blue hooded jacket carrying a black bag", (113, 222), 1),
-        ("a man in a navy jacket with red sleeves", (10, 330), 3),
-    ):
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(["search", text, str(STREET), "--json"])
-        assert exit_.value.code == 0
-        results = json.loads(capsys.readouterr().out)["results"]
-        starts = [round(hit["start_s"] * 10) for hit in results[:most]]
-        ends = [round(hit["end_s"] * 10) for hit in results[:most]]
-        assert any(
-            abs(start - frame_span[0]) < 8 and abs(end - frame_span[1]) < 8
-            for start, end in zip(starts, ends, strict=True)
-        )
