@@ -167,3 +167,13 @@ def _without_overlaps(text: str) -> str:
     return re.sub(
         r"hooded|with a hood|with a brim|polo shirt|leather|short-cut|sweatshirt|knee-length coat", "", text
     )
+
+
+@pytest.mark.parametrize(("complete", "low", "high"), [(False, 0.35, 0.7), (True, 0.9, 1.0)])
+def test_the_second_caption_leaves_out_unless_complete(complete: bool, low: float, high: float) -> None:
+    rng = np.random.default_rng(4)
+    people = [p for p in (sample_appearance(rng) for _ in range(300)) if p.bottom]
+    pairs = [captions(p, all_visible(p), 10, rng, complete=complete) for p in people]
+    named = [[bool(re.search(PART_WORDS["bottom"], text)) for text in pair] for pair in pairs]
+    first, second = np.mean(named, 0)
+    assert first > 0.9 and low < second <= high and all(a != b for a, b in pairs)

@@ -36,18 +36,19 @@ def captions(
     n: int = 2,
     *,
     wording: Wording = "train",
+    complete: bool = False,
 ) -> list[str]:
     """Describe a person as far as one picture shows them: `n` different captions of at most 60 words.
 
     `visible`: part (see `appearance.PARTS`) -> share of the person's pixels, 0..1; absent means unseen.
-    The first caption names nearly all that can be seen; the others leave things out. `elevation_deg`: 0 from
-    the side, 90 from straight above. With "held-out" wording, words of `lexicon.HELD_OUT` come first where
-    one fits; with "train" they never come.
+    The first caption names nearly all that can be seen; the others leave things out, unless `complete`.
+    `elevation_deg`: 0 from the side, 90 from straight above. With "held-out" wording, words of
+    `lexicon.HELD_OUT` come first where one fits; with "train" they never come.
     """
     found: list[str] = []
     for attempt in range(50 * n):
         voice = _Voice(appearance, visible, elevation_deg, rng, wording)
-        facts = voice.facts(keep=0.96 if not found else 0.5 if attempt < 25 * n else 1.0)
+        facts = voice.facts(keep=0.96 if complete or not found else 0.5 if attempt < 25 * n else 1.0)
         text = say(facts, rng)
         if voice.american:
             for british, american in lexicon.AMERICAN:

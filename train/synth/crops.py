@@ -58,9 +58,13 @@ def split_of(identity: int, identities: int) -> str:
 
 
 def identity_crops(
-    seed: int, identity: int, images_per_view: int
+    seed: int, identity: int, images_per_view: int, complete: bool
 ) -> tuple[dict[str, Any], list[tuple[str, Crop]]]:
-    """Attributes of an identity and its (view, crop) pictures; the same for the same seed, whoever computes it."""
+    """Attributes of an identity and its (view, crop) pictures; the same for the same seed, whoever computes it.
+
+    Args:
+        complete: both captions say nearly all that can be seen, else the second leaves things out.
+    """
     rng = np.random.default_rng([seed, identity])
     person = sample_appearance(rng)
     figure = Figure(person, rng)
@@ -70,12 +74,17 @@ def identity_crops(
         for k in range(images_per_view):
             # Words have a stream of their own: another wording leaves the pictures as they are.
             words = np.random.default_rng([seed, identity, VIEWS.index(view), k])
-            pictures.append((view, _picture(figure, neighbour, view, rng, words)))
+            pictures.append((view, _picture(figure, neighbour, view, rng, words, complete)))
     return to_json(person), pictures
 
 
 def _picture(
-    figure: Figure, neighbour: Figure, view: str, rng: np.random.Generator, words: np.random.Generator
+    figure: Figure,
+    neighbour: Figure,
+    view: str,
+    rng: np.random.Generator,
+    words: np.random.Generator,
+    complete: bool,
 ) -> Crop:
     moving = float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.3, 0.7]))
     posed = figure.posed(rng.uniform(0, 2 * np.pi), moving, rng.uniform(0, 2 * np.pi), (0.0, 0.0))
@@ -93,7 +102,7 @@ def _picture(
     visible = visible_parts(person, part, 0)
     height = max(12, round(size_px * min(1.0, len(y_px) / len(x_px))))
     image = record(linear, height, rng)
-    texts = captions(figure.person, visible, elevation, words, 2)
+    texts = captions(figure.person, visible, elevation, words, 2, complete=complete)
     return Crop(image, int(rng.integers(35, 96)), elevation, visible, texts)
 
 
@@ -166,7 +175,8 @@ def _chunk(job: tuple[Path, int, list[int], int, int]) -> list[tuple[str, dict[s
     rows = []
     for identity in members:
         split = split_of(identity, identities)
-        attributes, pictures = identity_crops(seed, identity, images_per_view)
+        # Operators leave things out, so training does. A query that fits many people would measure that, not the model.
+        attributes, pictures = identity_crops(seed, identity, images_per_view, complete=split != "train")
         counters = {"aerial": 0, "ground": 0}
         for view, crop in pictures:
             name = f"{split}/{identity:06d}_{view[0]}{counters[view]}.jpg"
