@@ -153,13 +153,13 @@ def augment(images: NDArray[np.uint8], spec: PreprocessSpec, rng: np.random.Gene
     tops = rng.integers(0, tall - spec.height_px + 1, count)
     lefts = rng.integers(0, wide - spec.width_px + 1, count)
     mirrored = np.less(rng.random(count), 0.5)
-    gain = rng.uniform(0.88, 1.12, (count, 1, 1, 1)) * rng.uniform(0.96, 1.04, (count, 1, 1, 3))
-    lift = rng.uniform(-10, 10, (count, 1, 1, 1))
+    gain = rng.uniform(0.8, 1.25, (count, 1, 1, 1)) * rng.uniform(0.94, 1.06, (count, 1, 1, 3))
+    lift = rng.uniform(-15, 15, (count, 1, 1, 1))
     for k in range(count):
         crop = images[k, tops[k] : tops[k] + spec.height_px, lefts[k] : lefts[k] + spec.width_px]
         out[k] = crop[:, ::-1] if mirrored[k] else crop
     out = out * gain.astype(np.float32) + lift.astype(np.float32)
-    for erased in np.flatnonzero(rng.random(count) < 0.15):
+    for erased in np.flatnonzero(rng.random(count) < 0.3):
         height = int(spec.height_px * rng.uniform(0.08, 0.3))
         width = int(spec.width_px * rng.uniform(0.15, 0.6))
         y, x = int(rng.integers(0, spec.height_px - height)), int(rng.integers(0, spec.width_px - width))

@@ -164,9 +164,10 @@ def test_augment_crops_mirrors_and_erases() -> None:
     assert 0.35 < rising.mean() < 0.65
     flat = augment(np.full((300, 34, 17, 3), 128, np.uint8), SPEC, np.random.default_rng(2))
     erased = np.ptp(flat, axis=(1, 2)).max(-1) > 1
-    assert 0.08 < erased.mean() < 0.25
+    assert 0.2 < erased.mean() < 0.4
     levels = flat[~erased].mean((1, 2))
-    assert levels.std() > 3 and 128 * 0.84 - 11 < levels.min() and levels.max() < 128 * 1.17 + 11
+    low, high = 128 * 0.8 * 0.94 - 15, 128 * 1.25 * 1.06 + 15  # gain, colour cast and lift at their ends
+    assert levels.std() > 10 and low <= levels.min() and levels.max() <= high
 
 
 def test_augment_draws_only_from_its_generator() -> None:
