@@ -260,9 +260,10 @@ class Run:
         crops = torch.from_numpy(augment(data.images[rows], self.spec, rng)).to(self.device)
         labels = torch.from_numpy(data.identity[rows]).to(self.device)
         view = torch.from_numpy(data.view[rows]).to(self.device)
+        drawn = rng.integers(0, data.count[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             images, routing = model.image(crops)
-            texts = [model.text(self._tokens(rows, k, rng)).float() for k in range(config.captions)]
+            texts = [model.text(self._tokens(rows, drawn + k, rng)).float() for k in range(config.captions)]
         images = images.float()
         unit = F.normalize(images, dim=-1)
         targets = same_identity_targets(labels)
@@ -283,12 +284,10 @@ class Run:
             parts["attributes"] = config.weight_attributes * (each[0] + each[1]) / 2
         return parts
 
-    def _tokens(self, rows: NDArray[np.int64], turn: int, rng: np.random.Generator) -> Tensor:
-        """One caption of each image, some words dropped; another one each `turn`, as far as an image has more."""
+    def _tokens(self, rows: NDArray[np.int64], which: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
+        """Caption number `which` (B,) of each image, counted round, as (B, T) token ids, some words dropped."""
         data = self.train
-        if turn == 0:
-            self._drawn = rng.integers(0, data.count[rows])
-        tokens = data.tokens[data.first[rows] + (self._drawn + turn) % data.count[rows]]
+        tokens = data.tokens[data.first[rows] + which % data.count[rows]]
         dropped = (rng.random(tokens.shape) < self.config.train.word_dropout) & (tokens != PAD_ID)
         return trim(np.where(dropped, UNKNOWN_ID, tokens)).to(self.device)
 

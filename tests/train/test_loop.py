@@ -89,7 +89,8 @@ def test_two_captions_and_attributes(toy_data: Path, toy_model: dict[str, Any], 
     config = make_config(toy_model, captions=2, weight_attributes=1.0)
     run = Run(config, toy_data, tmp_path, silent)
     rows = np.arange(4)
-    texts = [run._tokens(rows, k, np.random.default_rng(k)) for k in range(2)]
+    drawn = np.array([0, 1, 0, 1])
+    texts = [run._tokens(rows, drawn + k, np.random.default_rng(k)) for k in range(2)]
     assert not any(torch.equal(a, b) for a, b in zip(*texts, strict=True))  # an image's other caption
     metrics = run.go()
     assert [row["attributes"] for row in metrics["history"]] == [0.0, 0.0]

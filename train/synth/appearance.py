@@ -142,8 +142,7 @@ _SHOES: tuple[dict[ShoesKind, float], ...] = (
     {"sneakers": 5, "shoes": 4, "sandals": 0.4, "boots": 1.5},
     {"sneakers": 3, "shoes": 3, "boots": 4, "sandals": 0.05},
 )
-# Shares in the order plain, colour block, logo, horizontal stripes, vertical stripes, checks; others as
-# _ANY_PATTERN.
+# Shares in the order of _PATTERN_NAMES; garments that are not named have _ANY_PATTERN.
 _PATTERN_NAMES: tuple[Pattern, ...] = (
     *("plain", "colour block", "logo", "horizontal stripes", "vertical stripes", "checks"),
 )
