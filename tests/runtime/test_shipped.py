@@ -14,16 +14,10 @@ import pytest
 pytest.importorskip("onnxruntime")
 
 from tagclip.runtime.bundle import open_bundle, shipped_bundle_path
-from tagclip.runtime.encoder import ImageEncoder, TextEncoder
-from tagclip.runtime.motion import MotionDetector
-from tagclip.runtime.search import Encoders, search_video
-from tagclip.runtime.search_cli import SAMPLES
+from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.selftest import run_probe
-from tagclip.runtime.source import VideoSource
 
 CLIP = shipped_bundle_path().parent / "example.mp4"
-# A real street, elevated fixed camera; not part of the project, so users skip this.
-STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
 
 
 def search(text: str, source: Path, *options: str) -> dict[str, Any]:
@@ -75,32 +69,3 @@ def test_everybody_in_the_example_is_found_by_a_full_caption() -> None:
 def test_case_and_full_stop_change_nothing(text: str) -> None:
     vectors = TextEncoder(open_bundle(None)).embed([text, text.capitalize() + ".", text.upper()])
     assert np.abs(vectors - vectors[0]).max() < 1e-6
-
-
-# Boxes (frame, x, y, w, h) of each person, looked at by eye.
-STREET_PEOPLE = {
-    "a person in a light blue hooded jacket and blue jeans with a black bag": [
-        (140, 514, 191, 40, 80),
-        (190, 140, 157, 26, 65),
-    ],
-    "a man in a navy jacket with red sleeves and dark blue trousers": [
-        (60, 465, 204, 37, 90),
-        (200, 676, 98, 22, 55),
-    ],
-    "a woman with blond hair in a long black coat": [(60, 505, 201, 26, 85), (250, 658, 125, 20, 58)],
-}
-
-
-@pytest.mark.skipif(not STREET.exists(), reason="the street video is not here")
-def test_real_people_are_found_first() -> None:
-    source = VideoSource(STREET)
-    samples = source.sample(SAMPLES)
-    bundle = open_bundle(None)
-    encoders = Encoders(ImageEncoder(bundle, "auto"), TextEncoder(bundle), bundle.encoder_id, "auto")
-    for text, boxes in STREET_PEOPLE.items():
-        detector = MotionDetector(source.width_px, source.height_px, source.fps, samples)
-        found = search_video(source, detector, text, encoders, top=3, drop_still=True)
-        assert found.hits[0].track is not None and 8 <= found.searched <= 16
-        seen = {o.frame: list(o.box_xywh_px) for o in found.hits[0].track.observations}
-        for frame, *box in boxes:
-            assert overlap(seen[frame], [float(v) for v in box]) > 0.5, text
