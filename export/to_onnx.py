@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import onnx
@@ -49,9 +49,8 @@ def to_onnx(
     model: onnx.ModelProto = program.model_proto
     _name_output(model.graph)
     _cast_first(model.graph)
-    for name, (codes, scales) in (int8 or {}).items():
-        _store_int8(model.graph, name, codes, scales)
-    _store_fp16(model)
+    kept = {_store_int8(model.graph, name, *parts) for name, parts in (int8 or {}).items()}
+    _store_fp16(model, kept)
     del model.metadata_props[:]
     for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
         del node.metadata_props[:]
@@ -63,9 +62,9 @@ def to_onnx(
 
 def _name_output(graph: onnx.GraphProto) -> None:
     """Call the output OUTPUT, and free that name first: torch calls what comes out of a word table the same."""
-    names = {graph.output[0].name: OUTPUT, OUTPUT: f"{OUTPUT}.inner"}
     if graph.output[0].name == OUTPUT:
         return
+    names = {graph.output[0].name: OUTPUT, OUTPUT: f"{OUTPUT}.inner"}
     for node in graph.node:
         for values in (node.input, node.output):
             for k, name in enumerate(values):
@@ -92,21 +91,26 @@ def _cast_first(graph: onnx.GraphProto) -> None:
 
 def _store_int8(
     graph: onnx.GraphProto, name: str, codes: NDArray[np.int8], scales: NDArray[np.float32]
-) -> None:
-    """Put codes and scales in a weight's place. TensorRT takes an int8 constant into a DequantizeLinear only."""
+) -> str:
+    """Put codes and scales in a weight's place. TensorRT takes an int8 constant into a DequantizeLinear only.
+
+    Returns:
+        name of the scales, which have to stay float32: DequantizeLinear gives their type.
+    """
     graph.initializer.remove(next(t for t in graph.initializer if t.name == name))
     parts = [f"{name}.codes", f"{name}.scales"]
     for part, values in zip(parts, (codes, scales), strict=True):
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
     graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [name], axis=0))
+    return parts[1]
 
 
-def _store_fp16(model: onnx.ModelProto) -> None:
+def _store_fp16(model: onnx.ModelProto, kept: Collection[str]) -> None:
     graph = model.graph
     casts = []
     for tensor in list(graph.initializer):
-        if tensor.data_type != TensorProto.FLOAT or tensor.name.endswith(".scales"):
-            continue  # a scale keeps its 32 bits: DequantizeLinear gives its type
+        if tensor.data_type != TensorProto.FLOAT or tensor.name in kept:
+            continue
         values = numpy_helper.to_array(tensor)
         if values.size < SMALL:
             continue

@@ -21,9 +21,8 @@ def mp4_atomic(path: Path, fps: float, size_px: tuple[int, int]) -> Iterator[Cal
     Raises:
         OutputError: this OpenCV cannot write MP4, or the place cannot be written; nothing is left behind.
     """
-    temporary = path.with_name(
-        f".{path.stem}.{os.getpid()}.part.mp4"
-    )  # the suffix tells the writer the format
+    # The suffix tells the writer the format.
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part.mp4")
     try:
         writer = cv2.VideoWriter(str(temporary), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_px)
         if not writer.isOpened():

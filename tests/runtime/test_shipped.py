@@ -16,6 +16,7 @@ pytest.importorskip("onnxruntime")
 from tagclip.runtime.bundle import open_bundle, shipped_bundle_path
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.selftest import run_probe
+from tagclip.runtime.tracker import iou
 
 CLIP = shipped_bundle_path().parent / "example.mp4"
 
@@ -30,10 +31,7 @@ def search(text: str, source: Path, *options: str) -> dict[str, Any]:
 
 def overlap(a: list[float], b: list[float]) -> float:
     """Intersection over union of two boxes x, y, w, h."""
-    w = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
-    h = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
-    common = max(w, 0) * max(h, 0)
-    return common / (a[2] * a[3] + b[2] * b[3] - common)
+    return float(iou(np.array([a], np.float32), np.array([b], np.float32))[0, 0])
 
 
 def test_the_bundle_is_sound_and_small() -> None:

@@ -18,6 +18,7 @@ from tagclip.runtime.boxes import FileBoxes
 from tagclip.runtime.errors import ConfigError, OutputError
 from tagclip.runtime.source import Frame, VideoSource
 from tagclip.train.cli import synth
+from tagclip.train.synth import scene as scene_module
 from tagclip.train.synth.appearance import from_json
 from tagclip.train.synth.scene import lanes, parse_size, pole_camera, write_scene
 
@@ -147,6 +148,16 @@ def test_an_interrupted_scene_leaves_nothing(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_scene(tmp_path / "a.mp4", **SCENE, tick=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_video_without_its_truth_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        raise OutputError(f"cannot write {path}: no space left on device")
+
+    monkeypatch.setattr(scene_module, "write_atomic", full)
+    with pytest.raises(OutputError, match="a.json: no space"):
+        write_scene(tmp_path / "a.mp4", **SCENE | {"seconds": 0.5})
     assert list(tmp_path.iterdir()) == []
 
 

@@ -30,12 +30,22 @@ class Camera:
         local = (points - self.position) @ self.axes.T
         return local[:, :2] / local[:, 2:] * self.focal_px + np.asarray(self.centre_px)
 
+    def depth(self, points: Array) -> Array:
+        """Metres (n,) along the view of world points (n, 3); below 0 behind the camera."""
+        return (points - self.position) @ self.axes[2]
+
     def rays(self, x_px: Array, y_px: Array) -> Array:
         """Unit vectors (H, W, 3) through the pixel columns x_px (W,) and rows y_px (H,)."""
         x, y = np.meshgrid(x_px - self.centre_px[0], y_px - self.centre_px[1])
         local = np.stack([x, y, np.full_like(x, self.focal_px)], -1)
         world = local @ self.axes
         return (world / np.linalg.norm(world, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def elevation_of(position: Array, target: Array) -> float:
+    """Degrees of elevation of a camera at `position` (3,) over `target` (3,): 0 from the side, 90 straight above."""
+    offset = position - target
+    return float(np.rad2deg(np.arctan2(offset[2], np.hypot(offset[0], offset[1]))))
 
 
 def look_at(

@@ -19,7 +19,7 @@ from tagclip.runtime.files import folder_atomic, write_atomic
 from tagclip.runtime.views import VIEWS
 from tagclip.train.synth.appearance import sample_appearance, to_json
 from tagclip.train.synth.body import Array
-from tagclip.train.synth.camera import Camera, look_at
+from tagclip.train.synth.camera import Camera, elevation_of, look_at
 from tagclip.train.synth.captions import captions
 from tagclip.train.synth.figure import Figure, Posed
 from tagclip.train.synth.picture import Stage, record, visible_parts
@@ -116,9 +116,7 @@ def _camera(elevation_deg: float, height_m: float, rng: np.random.Generator) -> 
     position[2] = max(position[2], 0.4)  # no camera below the ground
     # Near the nadir a person may lie any way in the picture; else nearly upright.
     roll = rng.normal(0, 4 if elevation_deg < 30 else 9) if elevation_deg < 72 else rng.uniform(-50, 50)
-    offset = position - target
-    true_elevation = float(np.rad2deg(np.arctan2(offset[2], np.hypot(offset[0], offset[1]))))
-    return look_at(position, target, float(roll), 1000.0, (0.0, 0.0)), true_elevation
+    return look_at(position, target, float(roll), 1000.0, (0.0, 0.0)), elevation_of(position, target)
 
 
 def _beside(neighbour: Figure, camera: Camera, rng: np.random.Generator) -> Posed:

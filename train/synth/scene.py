@@ -18,7 +18,7 @@ from tagclip.runtime.files import write_atomic
 from tagclip.runtime.mp4 import mp4_atomic
 from tagclip.train.synth.appearance import sample_appearance, to_json
 from tagclip.train.synth.body import Array
-from tagclip.train.synth.camera import Camera, look_at
+from tagclip.train.synth.camera import Camera, elevation_of, look_at
 from tagclip.train.synth.captions import captions
 from tagclip.train.synth.figure import Figure, Posed
 from tagclip.train.synth.picture import Stage, empty_picture, visible_parts
@@ -28,6 +28,7 @@ FIELD_OF_VIEW_DEG = 50.0  # horizontal
 RAYS_PER_SIDE = 2  # of a pixel: edges of people are smooth
 STRIDE_PER_LEG = 0.85  # a step with a thigh swing of 1 rad, in leg lengths; keeps feet from sliding
 LEG_M = 0.85
+NEAREST_M = 0.3  # before the camera, for a point to be projected
 LEAST_IN_FRAME = 0.3  # of a person's box, for it to be truth
 LEAST_PIXELS = 12  # of a person that must show
 NOISE = 0.007  # of the sensor, in sRGB 0..1
@@ -88,14 +89,13 @@ def lanes(
     camera: Camera, width_px: int, height_px: int, people: int, rng: np.random.Generator
 ) -> list[Array]:
     """Where each person is in the middle of the way: (2,) world points, a lane each, spread over the depth."""
-    half_px = np.array([(height_px - 1) / 2] * 2) * (0.9, -0.62)  # rows of the nearest and the farthest feet
+    half_px = (height_px - 1) / 2 * np.array([0.9, -0.62])  # rows of the nearest and the farthest feet
     pitch = np.arcsin(-camera.axes[2, 2])
     down = np.maximum(pitch + np.arctan(half_px / camera.focal_px), np.deg2rad(4.0))
     near_m, far_m = camera.position[2] / np.tan(down)
     edges = np.linspace(near_m, far_m, people + 1)
-    order = rng.permutation(people)
     found = []
-    for k in order:
+    for k in rng.permutation(people):
         depth = rng.uniform(0.75 * edges[k] + 0.25 * edges[k + 1], 0.25 * edges[k] + 0.75 * edges[k + 1])
         reach = np.hypot(depth, camera.position[2]) * width_px / 2 / camera.focal_px
         found.append(np.array([rng.uniform(-0.35, 0.35) * reach, depth], np.float32))
@@ -117,7 +117,7 @@ def sample_walkers(
 
 
 class Filming:
-    """A camera over a place: gives the frame of any set of posed people."""
+    """A camera over a place: gives the frame of one or more posed people."""
 
     def __init__(self, camera: Camera, place: Place, width_px: int, height_px: int):
         self.camera, self.place = camera, place
@@ -139,7 +139,7 @@ class Filming:
         if self.place.sun_strength:
             sun = self.place.sun
             points = np.concatenate([points, points - points[:, 2:] / sun[2] * sun])
-        points = points[(points - self.camera.position) @ self.camera.axes[2] > 0.3]
+        points = points[self.camera.depth(points) > NEAREST_M]
         if not len(points):
             return None
         at = self.camera.project(points)
@@ -158,10 +158,10 @@ class Filming:
         linear = self._empty.copy()
         person = np.full((self.height_px, self.width_px), -1, np.int64)
         part = np.full_like(person, -1)
-        stage = Stage(people, self.place) if people else None
+        stage = Stage(people, self.place)
         for posed in people:
             window = self.window(posed)
-            if window is None or stage is None:
+            if window is None:
                 continue
             left, top, right, bottom = window
             x = self._x[left * RAYS_PER_SIDE : right * RAYS_PER_SIDE]
@@ -176,7 +176,7 @@ class Filming:
 
     def box(self, posed: Posed) -> tuple[float, float, float, float] | None:
         """Box x, y, w, h in pixels of a person's part inside the picture; None when too little of it is."""
-        if ((posed.vertices - self.camera.position) @ self.camera.axes[2] < 0.3).any():
+        if (self.camera.depth(posed.vertices) < NEAREST_M).any():
             return None
         at = self.camera.project(posed.vertices) + 0.5  # from pixel centres to edges
         low, high = at.min(0), at.max(0)
@@ -234,39 +234,38 @@ def write_scene(
     with mp4_atomic(out, fps, (width_px, height_px)) as write:
         for number in range(total):
             time_s = number / fps
-            present = [(k, walker.at(time_s)) for k, walker in enumerate(walkers)]
-            boxed = [(k, posed, filming.box(posed)) for k, posed in present]
-            noise = np.random.default_rng([seed, 2, number])
-            image, person, part = filming.frame([posed for _, posed in present], noise)
+            present = [walker.at(time_s) for walker in walkers]
+            image, person, part = filming.frame(present, np.random.default_rng([seed, 2, number]))
             rows = []
-            for k, posed, box in boxed:
-                pixels = int((person == k).sum())
+            for k, posed in enumerate(present):
+                box, pixels = filming.box(posed), int((person == k).sum())
                 if box is None or pixels < LEAST_PIXELS:
                     continue
                 rows.append({"id": k + 1, "box_xywh_px": box})
                 if pixels > best.get(k, (0,))[0]:
-                    offset = camera.position - posed.vertices.mean(0)
-                    elevation = float(np.rad2deg(np.arctan2(offset[2], np.hypot(offset[0], offset[1]))))
+                    elevation = elevation_of(camera.position, posed.vertices.mean(0))
                     best[k] = (pixels, visible_parts(person, part, k), elevation)
             frames.append({"frame": number, "time_s": round(time_s, 3), "people": rows})
             write(image[..., ::-1].copy())
             tick(number + 1, total)
-        truth = {
-            "fps": fps,
-            "width_px": width_px,
-            "height_px": height_px,
-            "seed": seed,
-            "camera": {"altitude_m": altitude_m, "pitch_deg": pitch_deg, "focal_px": camera.focal_px},
-            "people": [_person(k, walkers[k], *best[k][1:], seed) for k in sorted(best)],
-            "frames": frames,
-        }
+    truth = {
+        "fps": fps,
+        "width_px": width_px,
+        "height_px": height_px,
+        "seed": seed,
+        "camera": {"altitude_m": altitude_m, "pitch_deg": pitch_deg, "focal_px": camera.focal_px},
+        "people": [_person(k, walkers[k], *best[k][1:], seed) for k in sorted(best)],
+        "frames": frames,
+    }
+    try:
         write_atomic(truth_path, (json.dumps(truth, separators=(",", ":")) + "\n").encode())
+    except OutputError:
+        out.unlink()  # a video without its truth is no scene
+        raise
     return {"frames": total, "people": len(best), "truth": str(truth_path)}
 
 
-def _person(
-    k: int, walker: Walker, visible: dict[str, float], elevation_deg: float, seed: int
-) -> dict[str, Any]:
+def _person(k: int, walker: Walker, visible: dict[str, float], elevation: float, seed: int) -> dict[str, Any]:
     words = np.random.default_rng([seed, 3, k])
-    texts = captions(walker.figure.person, visible, elevation_deg, words, 2)
+    texts = captions(walker.figure.person, visible, elevation, words, 2)
     return {"id": k + 1, "captions": texts, "attributes": to_json(walker.figure.person)}
