@@ -3,7 +3,7 @@ PYTHON   ?= python3
 VENV     ?= .venv
 # Installed first and alone, so that PIP_ARGS can point to the CPU build; PyPI's own brings CUDA, several gigabytes:
 #   make check PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
-TORCH    ?= torch==2.13.0
+TORCH    ?= torch==2.14.1 torchvision==0.29.1
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 
@@ -44,7 +44,7 @@ clean: ## everything that the other targets made
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) '$(TORCH)'
+	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
 	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -e '.[train,export,dev]'
 	touch $@
 
