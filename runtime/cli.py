@@ -16,7 +16,7 @@ import click
 
 # command -> "module:name" of its click command
 COMMANDS = {
-    "synth": "tagclip.train.cli:synth",
+    "synth": "tagclip.train.synth.cli:synth",
     "data": "tagclip.train.cli:data",
     "train": "tagclip.train.cli:train",
     "evaluate": "tagclip.train.cli:evaluate",

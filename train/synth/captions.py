@@ -7,11 +7,14 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from tagclip.train.synth import lexicon, palette
+from tagclip.train.synth import garments, lexicon, palette
 from tagclip.train.synth.appearance import Appearance, Bottom, Top
+from tagclip.train.synth.slips import slip
 from tagclip.train.synth.styles import Facts, Phrase, place, right_articles, say, with_article
 
-Wording = Literal["train", "held-out"]
+# "train": all words but the held-out ones. The others are for measuring, on the same facts: "plain" says the usual noun
+# and the basic colour, "company" puts words together that no training caption does, "unseen" uses held-out words.
+Wording = Literal["train", "plain", "company", "unseen"]
 T = TypeVar("T")
 
 # The least fraction of the person's pixels that must show a part before a caption may name it.
@@ -25,6 +28,8 @@ _ADJECTIVES = frozenset(
         *(word for row in (lexicon.BUILD, lexicon.HEIGHT) for words in row.values() for word in words),
     }
 )
+_KEPT = (0.3, 0.5, 0.7)  # how much of what is visible the later captions say
+_SLIPS = 0.12  # share of training captions with a slip
 _SLEEVED = frozenset({"t-shirt", "shirt", "polo", "sweater", "dress", "long dress"})
 
 
@@ -42,17 +47,22 @@ def captions(
 
     `visible`: part (see `appearance.PARTS`) -> share of the person's pixels, 0..1; absent means unseen.
     The first caption names nearly all that can be seen; the others leave things out, unless `complete`.
-    `elevation_deg`: 0 from the side, 90 from straight above. With "held-out" wording, words of
-    `lexicon.HELD_OUT` come first where one fits; with "train" they never come.
+    `elevation_deg`: 0 from the side, 90 from straight above. Training captions have slips of the keyboard now and then,
+    unless `complete`.
     """
     found: list[str] = []
     for attempt in range(50 * n):
-        voice = _Voice(appearance, visible, elevation_deg, rng, wording)
-        facts = voice.facts(keep=0.96 if complete or not found else 0.5 if attempt < 25 * n else 1.0)
-        text = say(facts, rng)
+        # What is said has a stream of its own, so that two wordings of one seed say the same things.
+        said, words = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=2))
+        voice = _Voice(appearance, visible, elevation_deg, said, words, wording)
+        partial = float(said.choice(_KEPT)) if attempt < 25 * n else 1.0
+        facts = voice.facts(keep=0.96 if complete or not found else partial)
+        text = say(facts, said)
         if voice.american:
             for british, american in lexicon.AMERICAN:
                 text = text.replace(british, american)
+        if wording == "train" and not complete and voice.chance(_SLIPS):
+            text = slip(text, words)
         if text.lower() not in (other.lower() for other in found):
             found.append(text)
         if len(found) == n:
@@ -69,18 +79,19 @@ class _Voice:
     who: Appearance
     visible: Mapping[str, float]
     elevation_deg: float
-    rng: np.random.Generator
+    rng: np.random.Generator  # of what is said, and in which order
+    words: np.random.Generator  # of the words for it
     wording: Wording
 
     def __post_init__(self) -> None:
         self.american = self.chance(0.4)
-        self.plain = float(self.rng.choice([0.1, 0.4, 0.75]))  # how often a colour is just its basic term
+        self.plain = float(self.words.choice([0.1, 0.4, 0.75]))  # how often a colour is just its basic term
 
     def chance(self, p: float) -> bool:
         return bool(self.rng.random() < p)
 
     def one(self, options: tuple[T, ...]) -> T:
-        return options[int(self.rng.integers(len(options)))]
+        return options[int(self.words.integers(len(options)))]
 
     def sees(self, part: str) -> bool:
         return self.visible.get(part, 0.0) >= _LEAST.get(part, _LEAST_SMALL)
@@ -97,9 +108,9 @@ class _Voice:
         said = {p for p in parts if self.chance(max(keep, 0.9) if p == "top" else keep)}
         if parts and not said:
             said = {parts[int(self.rng.integers(len(parts)))]}
-        garments = tuple(p for p in ("top", "bottom") if p in parts)
-        if garments and not said.intersection(garments) and self.chance(0.85):  # shoes alone find nobody
-            said.add(self.one(garments))
+        clothes = [p for p in ("top", "bottom") if p in parts]
+        if clothes and not said.intersection(clothes) and self.chance(0.85):  # shoes alone find nobody
+            said.add(clothes[int(self.rng.integers(len(clothes)))])
         facts = self.person(above)
         bald = who.hair.length == "bald" and not who.headwear and self.sees("skin") and self.chance(keep)
         if "hair" in said and who.hair.length != "bald":
@@ -110,22 +121,21 @@ class _Voice:
         hooded = who.headwear is not None and who.headwear.kind == "hood" and "headwear" in said
         worn: dict[str, Phrase] = {}
         if who.headwear and "headwear" in said and not (hooded and "top" in said):
-            noun = "hood" if hooded else self.noun(who.headwear.kind)
-            worn["headwear"] = Phrase(place(self.colour(who.headwear.rgb), noun))
+            worn["headwear"] = Phrase(self.named(who.headwear.rgb, who.headwear.kind))
         if "top" in said:
             worn["top"] = self.top(who.top)
         if who.bottom and "bottom" in said:
             worn["bottom"] = self.bottom(who.bottom)
         if "shoes" in said:
-            worn["shoes"] = self.pair(place(self.colour(who.shoes.rgb), self.noun(who.shoes.kind)), 0.08)
+            worn["shoes"] = self.pair(self.named(who.shoes.rgb, who.shoes.kind), 0.08)
         if who.scarf and "scarf" in said:
-            worn["scarf"] = Phrase(place(self.colour(who.scarf), self.noun("scarf")))
+            worn["scarf"] = Phrase(self.named(who.scarf, "scarf"))
         if "headwear" in worn and self.chance(0.5):  # from the clothes up to the head
             worn["headwear"] = worn.pop("headwear")
         bags = {}
         for i, bag in enumerate(who.bags):
             if f"bag{i}" in said:
-                phrase = Phrase(place(self.colour(bag.rgb), self.noun(bag.kind)))
+                phrase = Phrase(self.named(bag.rgb, bag.kind))
                 if bag.kind == "backpack" and worn and self.chance(0.25):  # worn like a garment
                     worn[f"bag{i}"] = phrase
                 else:
@@ -140,17 +150,18 @@ class _Voice:
             {"child": 0.85, "young": 0.4, "adult": 0.25, "old": 0.6}[who.age] * (0.6 if above else 1)
         )
         adjectives = (
-            [self.one(lexicon.BUILD[who.build])] if who.build != "average" and self.chance(0.12) else []
+            [self.one(self.known(lexicon.BUILD[who.build]))]
+            if who.build != "average" and self.chance(0.12)
+            else []
         )
         if who.height != "average" and who.age != "child" and self.chance(0.06):
-            adjectives.insert(0, self.one(lexicon.HEIGHT[who.height]))
+            adjectives.insert(0, self.one(self.known(lexicon.HEIGHT[who.height])))
         if not gender:
-            noun = "child" if who.age == "child" and tells_age else self.one(lexicon.GENDERLESS)
-        elif self.wording == "held-out" and who.age != "child":
-            noun = self.one(lexicon.HELD_OUT_PERSON[who.gender])
+            noun = "child" if who.age == "child" and tells_age else self.one(self.known(lexicon.GENDERLESS))
         else:
-            noun = self.one(lexicon.PERSON[who.gender, who.age] if tells_age else lexicon.AGELESS[who.gender])
-        if noun in ("little girl", "little boy"):
+            nouns = lexicon.PERSON[who.gender, who.age] if tells_age else lexicon.AGELESS[who.gender]
+            noun = self.one(self.known(nouns))
+        if " " in noun:  # an adjective is there already, or a clause that follows ("in his twenties")
             adjectives = []
         sex = {"woman": "female", "man": "male", "": "person"}[gender]
         report = sex.capitalize()
@@ -164,7 +175,7 @@ class _Voice:
             basic = palette.basic_name(hair.rgb)
             colours: tuple[str, ...] = (f"dyed {basic}", basic, f"bright {basic}")
         else:
-            colours = lexicon.HAIR_COLOURS[hair.name]
+            colours = self.known(lexicon.HAIR_COLOURS[hair.name])
             unfit = {"brunette"} if facts.gender != "woman" else set()  # nobody says it of a man
             unfit |= {"greying"} if self.who.age != "old" else set()
             colours = tuple(c for c in colours if c not in unfit)
@@ -181,20 +192,22 @@ class _Voice:
         pattern: str = top.pattern if self.sees("top_pattern") else "plain"
         if top.kind == "hi-vis vest" and pattern != "plain":
             pattern = "tape"
-        noun = self.noun(top.kind, simple=pattern != "plain" or sleeves is not None)
+        colour, noun = self.colour_and_noun(
+            top.rgb, top.kind, simple=pattern != "plain" or sleeves is not None
+        )
         if "{c}" not in noun:  # else there is an adjective already, and sleeves would be one too many
             noun = self.sleeved(top, noun)
-        text, first = self.patterned(noun, top.rgb, pattern, top.rgb2)
-        if sleeves and (second := self.other_colour(sleeves, first)):
+        text = self.patterned(noun, colour, pattern, top.rgb2)
+        if sleeves and (second := self.other_colour(sleeves, colour)):
             if " with " in text:
                 text += f" and {second} sleeves"
             else:
                 text += " " + self.one(lexicon.TWO_TONE).format(s=second)
         if inner:
-            under = self.noun("inner")
+            under, layer = self.colour_and_noun(inner, "inner")
             if vest and top.sleeve == "long" and self.sees("sleeves") and self.chance(0.3):
-                under = f"long-sleeved {under}"
-            over = with_article(place(self.colour(inner), under))
+                layer = f"long-sleeved {layer}"
+            over = with_article(place(under, layer))
             text = self.one(lexicon.OPEN_OVER if top.open else lexicon.VEST_OVER).format(t=text, i=over)
         return Phrase(text)
 
@@ -207,36 +220,52 @@ class _Voice:
 
     def bottom(self, bottom: Bottom) -> Phrase:
         pattern = bottom.pattern if self.visible.get("bottom", 0) > 0.06 else "plain"
-        noun = self.noun(bottom.kind, simple=pattern != "plain")
-        text, _ = self.patterned(noun, bottom.rgb, pattern, bottom.rgb2)
-        return self.pair(text, 0.06) if bottom.kind in lexicon.PLURAL else Phrase(text)
+        colour, noun = self.colour_and_noun(bottom.rgb, bottom.kind, simple=pattern != "plain")
+        text = self.patterned(noun, colour, pattern, bottom.rgb2)
+        return self.pair(text, 0.06) if bottom.kind in garments.PLURAL else Phrase(text)
 
     def pair(self, text: str, p: float) -> Phrase:
         if self.chance(p) and not re.search("footwear|leggings|tights", text):
             return Phrase(f"pair of {text}")
         return Phrase(text, plural=True)
 
-    def patterned(
-        self, noun: str, rgb: palette.RGB, pattern: str, rgb2: palette.RGB | None
-    ) -> tuple[str, str]:
-        """A garment with its colours, and the name of its first colour."""
-        first = self.colour(rgb)
+    def patterned(self, noun: str, first: str, pattern: str, rgb2: palette.RGB | None) -> str:
+        """A garment with its colours."""
         if pattern == "plain":
-            return place(first, noun), first
+            return place(first, noun)
         second = self.other_colour(rgb2, first) if rgb2 and self.chance(0.85) else None
         table = lexicon.PATTERNS if second else lexicon.PATTERNS_ALONE
         text = self.one(table[pattern]).format(a=first, b=second, n="\0")
         before, after = right_articles(text).split("\0")
-        return place(before.strip(), noun) + after, first
+        return place(before.strip(), noun) + after
+
+    def named(self, rgb: palette.RGB, kind: str) -> str:
+        return place(*self.colour_and_noun(rgb, kind))
+
+    def colour_and_noun(self, rgb: palette.RGB, kind: str, simple: bool = False) -> tuple[str, str]:
+        """Words for a colour and a kind that may stand together; `simple` as in `noun`."""
+        colour, noun = self.colour(rgb), self.noun(kind, simple)
+        for _ in range(40):
+            if lexicon.held_out_pair(colour, noun) == (self.wording == "company"):
+                break
+            colour, noun = self.colour(rgb), self.noun(kind, simple)
+        else:
+            if (
+                self.wording == "train"
+            ):  # a kind of one name in one colour: the rule of pairs gives way to another colour word
+                return f"{palette.basic_name(rgb)}-coloured", noun
+        return colour, noun
 
     def colour(self, rgb: palette.RGB) -> str:
-        if self.chance(0.03):  # seen too badly for a colour
+        if self.wording == "plain":
+            return palette.basic_name(rgb)
+        if self.words.random() < 0.03:  # seen too badly for a colour
             light = float(palette.to_lab(rgb)[0])
             if light < 28 or light > 80:
                 return self.one(("dark", "dark-coloured") if light < 28 else ("light", "light-coloured"))
-        if self.wording == "held-out":
-            return palette.name(rgb, self.rng, 0.05, only=lexicon.HELD_OUT_COLOURS)
-        return palette.name(rgb, self.rng, self.plain, without=lexicon.HELD_OUT_COLOURS)
+        if self.wording == "unseen":
+            return palette.name(rgb, self.words, 0.0, prefer=lambda text: bool(lexicon.held_out(text)))
+        return palette.name(rgb, self.words, self.plain, without=lambda text: bool(lexicon.held_out(text)))
 
     def other_colour(self, rgb: palette.RGB, first: str) -> str | None:
         """A name for a second colour of the same garment; None when it has no name of its own."""
@@ -248,7 +277,20 @@ class _Voice:
 
     def noun(self, kind: str, simple: bool = False) -> str:
         """A noun for a kind; `simple`: without "with ...", because more of that kind follows."""
-        options = lexicon.NOUNS[kind]
-        if self.wording == "held-out":
-            options = lexicon.HELD_OUT_NOUNS.get(kind, options)
-        return self.one(tuple(o for o in options if not (simple and " with " in o)))
+        if kind == "hood":
+            return "hood"
+        names = garments.NAMES[kind]
+        if self.wording == "plain":
+            return names.usual[0]
+        pool = names.usual if self.wording != "unseen" and self.words.random() < 0.45 else names.usual + names.other
+        fit = [n for n in pool if not (simple and " with " in n)]
+        if self.who.gender != "woman":
+            fit = [n for n in fit if n not in garments.WOMENS]
+        return self.one(self.known(tuple(fit)))
+
+    def known(self, options: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that the wording may use: unseen words first where they are wanted, else none of them."""
+        unseen = tuple(text for text in options if lexicon.held_out(text))
+        if self.wording == "unseen":
+            return unseen or options
+        return tuple(text for text in options if text not in unseen)

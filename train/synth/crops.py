@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 
 from tagclip.runtime.files import folder_atomic, write_atomic
 from tagclip.runtime.views import VIEWS
+from tagclip.train.synth.annotate import describe_for, write_rows
 from tagclip.train.synth.appearance import sample_appearance, to_json
 from tagclip.train.synth.body import Array
 from tagclip.train.synth.camera import Camera, elevation_of, look_at
-from tagclip.train.synth.captions import captions
 from tagclip.train.synth.figure import Figure, Posed
 from tagclip.train.synth.picture import Stage, record, visible_parts
 from tagclip.train.synth.places import sample_place
@@ -41,14 +40,12 @@ class Crop:
         jpeg_quality: 0..100.
         elevation_deg: true elevation of the camera.
         visible: share of the person's pixels by part.
-        captions: two sentences.
     """
 
     image: NDArray[np.uint8]
     jpeg_quality: int
     elevation_deg: float
     visible: dict[str, float]
-    captions: list[str]
 
 
 def split_of(identity: int, identities: int) -> str:
@@ -58,23 +55,16 @@ def split_of(identity: int, identities: int) -> str:
 
 
 def identity_crops(
-    seed: int, identity: int, images_per_view: int, complete: bool
+    seed: int, identity: int, images_per_view: int
 ) -> tuple[dict[str, Any], list[tuple[str, Crop]]]:
-    """Attributes of an identity and its (view, crop) pictures; the same for the same seed, whoever computes it.
-
-    Args:
-        complete: both captions say nearly all that can be seen, else the second leaves things out.
-    """
+    """Attributes of an identity and its (view, crop) pictures; the same for the same seed, whoever computes it."""
     rng = np.random.default_rng([seed, identity])
     person = sample_appearance(rng)
     figure = Figure(person, rng)
     neighbour = Figure(sample_appearance(rng), rng)
-    pictures = []
-    for view in VIEWS:
-        for k in range(images_per_view):
-            # Words have a stream of their own: another wording leaves the pictures as they are.
-            words = np.random.default_rng([seed, identity, VIEWS.index(view), k])
-            pictures.append((view, _picture(figure, neighbour, view, rng, words, complete)))
+    pictures = [
+        (view, _picture(figure, neighbour, view, rng)) for view in VIEWS for _ in range(images_per_view)
+    ]
     return to_json(person), pictures
 
 
@@ -83,8 +73,6 @@ def _picture(
     neighbour: Figure,
     view: str,
     rng: np.random.Generator,
-    words: np.random.Generator,
-    complete: bool,
 ) -> Crop:
     moving = float(rng.choice([0.0, rng.uniform(0.3, 1.0)], p=[0.3, 0.7]))
     posed = figure.posed(rng.uniform(0, 2 * np.pi), moving, rng.uniform(0, 2 * np.pi), (0.0, 0.0))
@@ -102,8 +90,7 @@ def _picture(
     visible = visible_parts(person, part, 0)
     height = max(12, round(size_px * min(1.0, len(y_px) / len(x_px))))
     image = record(linear, height, rng)
-    texts = captions(figure.person, visible, elevation, words, 2, complete=complete)
-    return Crop(image, int(rng.integers(35, 96)), elevation, visible, texts)
+    return Crop(image, int(rng.integers(35, 96)), elevation, visible)
 
 
 def _camera(elevation_deg: float, height_m: float, rng: np.random.Generator) -> tuple[Camera, float]:
@@ -164,17 +151,16 @@ def _occlude(linear: Array, person: NDArray[np.int64], rng: np.random.Generator)
     person[area] = -1
 
 
-def _chunk(job: tuple[Path, int, list[int], int, int]) -> list[tuple[str, dict[str, Any]]]:
+def _chunk(job: tuple[Path, int, list[int], int, int, int]) -> list[tuple[str, dict[str, Any]]]:
     """Worker: writes the pictures of some identities, returns (split, annotation) rows."""
-    folder, seed, members, identities, images_per_view = job
+    folder, seed, members, identities, images_per_view, captions = job
     import torch
 
     torch.set_num_threads(1)
     rows = []
     for identity in members:
         split = split_of(identity, identities)
-        # Operators leave things out, so training does. A query that fits many people would measure that, not the model.
-        attributes, pictures = identity_crops(seed, identity, images_per_view, complete=split != "train")
+        attributes, pictures = identity_crops(seed, identity, images_per_view)
         counters = {"aerial": 0, "ground": 0}
         for view, crop in pictures:
             name = f"{split}/{identity:06d}_{view[0]}{counters[view]}.jpg"
@@ -184,15 +170,17 @@ def _chunk(job: tuple[Path, int, list[int], int, int]) -> list[tuple[str, dict[s
             )
             assert ok
             (folder / "images" / name).write_bytes(data.tobytes())
-            annotation = {
+            annotation: dict[str, Any] = {
                 "file_path": name,
                 "id": identity,
                 "cam_id": 0 if view == "aerial" else 1,
-                "captions": crop.captions,
+                "captions": [],
                 "elevation_deg": round(crop.elevation_deg, 1),
                 "attributes": attributes,
                 "visible": {k: round(v, 3) for k, v in crop.visible.items()},
             }
+            # From the annotation alone, rounded as it is, so that `synth captions` gives the same words again.
+            annotation["captions"] = describe_for(split, annotation, seed, captions)
             rows.append((split, annotation))
     return rows
 
@@ -201,6 +189,7 @@ def write_crops(
     out: Path,
     identities: int,
     images_per_view: int = 4,
+    captions: int = 6,
     seed: int = 0,
     workers: int | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
@@ -210,6 +199,7 @@ def write_crops(
     Args:
         identities: number of people, at least 3.
         images_per_view: pictures of each from the air and from the ground.
+        captions: of each training picture; validation and test pictures have two.
         workers: processes, default one a core. The result does not depend on it.
         tick: called with (identities done, all identities).
 
@@ -224,25 +214,30 @@ def write_crops(
             (folder / "images" / split).mkdir(parents=True)
         splits: dict[str, list[dict[str, Any]]] = {"train": [], "val": [], "test": []}
         done = 0
-        for rows in _run(folder, identities, images_per_view, seed, workers or os.cpu_count() or 1):
+        for rows in _run(folder, identities, images_per_view, captions, seed, workers or os.cpu_count() or 1):
             for split, row in rows:
                 splits[split].append(row)
             done += len({row["id"] for _, row in rows})
             tick(done, identities)
         for split, annotations in splits.items():
-            write_atomic(
-                folder / f"{split}_reid.json", json.dumps(annotations, separators=(",", ":")).encode()
-            )
+            write_rows(folder, split, annotations)
         write_atomic(folder / "sheet.png", contact_sheet(folder, splits["train"] or splits["test"]))
     return {split: len(rows) for split, rows in splits.items()}
 
 
 def _run(
-    folder: Path, identities: int, images_per_view: int, seed: int, workers: int
+    folder: Path, identities: int, images_per_view: int, captions: int, seed: int, workers: int
 ) -> Iterator[list[tuple[str, dict[str, Any]]]]:
     size = 8
     jobs = [
-        (folder, seed, list(range(start, min(start + size, identities))), identities, images_per_view)
+        (
+            folder,
+            seed,
+            list(range(start, min(start + size, identities))),
+            identities,
+            images_per_view,
+            captions,
+        )
         for start in range(0, identities, size)
     ]
     if workers == 1 or len(jobs) == 1:

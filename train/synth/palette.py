@@ -8,11 +8,13 @@ would call strong reds and oranges far apart that nobody tells apart.
 
 import functools
 import re
-from collections.abc import Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from tagclip.train.synth.colour_names import MORE_NAMES
 
 RGB = tuple[int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -203,18 +205,17 @@ def name(
     rng: np.random.Generator,
     plain: float,
     *,
-    without: Collection[str] = (),
-    only: Collection[str] = (),
+    without: Callable[[str], bool] | None = None,
+    prefer: Callable[[str], bool] | None = None,
 ) -> str:
     """Draw a name for `rgb`; with probability `plain` its basic term.
 
-    `without`: words that no drawn name may contain. `only`: names that contain one of these words come first,
-    if near.
+    `without`: names that must not be drawn. `prefer`: names that come first, if one is near.
     """
     if rng.random() < plain:
         return basic_name(rgb)
-    pool = [(n, w) for n, w in names(rgb) if not any(word in re.split(r"[ -]", n) for word in without)]
-    wanted = [(n, w) for n, w in pool if any(word in re.split(r"[ -]", n) for word in only)]
+    pool = [(n, w) for n, w in names(rgb) if not (without and without(n))]
+    wanted = [(n, w) for n, w in pool if prefer and prefer(n)]
     weights = np.array([w for _, w in wanted or pool])
     return (wanted or pool)[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
 
@@ -304,17 +305,16 @@ def _named() -> _Names:
         for text, hex_ in re.findall(r"([^,\[\]]+?) ([0-9a-f]{6})(?:,|$)", row):
             if text.strip():
                 found[text.strip()] = (_from_hex(hex_), family, 1.0)
-    survey = {n.removeprefix("xkcd:"): h for n, h in XKCD_COLORS.items()}
-    css = {text: CSS4_COLORS[text.replace(" ", "")] for text in re.split(r",\s+", _CSS.strip())}
-    for text, hex_ in [*survey.items(), *css.items()]:
+    more = re.findall(r"([a-z][a-z ]*?) ([0-9a-f]{6})(?:,|$)", " ".join(MORE_NAMES.split()))
+    survey = {n.removeprefix("xkcd:"): h[1:] for n, h in XKCD_COLORS.items() if _says_a_colour(n[5:])}
+    css = {text: CSS4_COLORS[text.replace(" ", "")][1:] for text in re.split(r",\s+", _CSS.strip())}
+    for text, hex_ in [*more, *survey.items(), *css.items()]:
         words = text.split()
-        if text in found or text in TABLE or text in _DROP_NAMES or not re.fullmatch("[a-z ]+", text):
+        if text in found or text in TABLE:
             continue
         if words[-1] in TABLE and _SHADES.issuperset(words[:-1]):
             continue  # _modified makes these, by one measure for all
-        if _DROP_WORDS.intersection(words) or any(a == b for a, b in zip(words, words[1:], strict=False)):
-            continue
-        rgb = _from_hex(str(hex_)[1:].lower())
+        rgb = _from_hex(str(hex_).lower())
         family = basic_name(rgb)
         # A name that ends in a basic term must mean that term: "dark green blue" is no plain blue on a
         # jacket.
@@ -327,6 +327,15 @@ def _named() -> _Names:
         to_lab([found[t][0] for t in texts]),
         [found[t][1] for t in texts],
         np.array([found[t][2] for t in texts]),
+    )
+
+
+def _says_a_colour(text: str) -> bool:
+    """Whether a name of the survey is one that can stand before a garment."""
+    words = text.split()
+    doubled = any(a == b for a, b in zip(words, words[1:], strict=False))
+    return not (
+        doubled or text in _DROP_NAMES or _DROP_WORDS.intersection(words) or not re.fullmatch("[a-z ]+", text)
     )
 
 

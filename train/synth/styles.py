@@ -153,6 +153,42 @@ def _attributes(facts: Facts, rng: np.random.Generator) -> str:
     return "; ".join(items)
 
 
+def _sought(facts: Facts, rng: np.random.Generator) -> str:
+    """looking for a man in a red jacket and blue jeans"""
+    return f"{_pick(rng, lexicon.SOUGHT)} {_query(facts, rng)}"
+
+
+def _notice(facts: Facts, rng: np.random.Generator) -> str:
+    """Elderly man with grey hair, last seen wearing a beige coat and brown trousers."""
+    worn = _worn(facts)
+    if not worn:
+        return _sentence(facts, rng)
+    who = _capital(_bare(_who(facts)))
+    return _then_carrying(f"{who}, {_pick(rng, lexicon.LAST_SEEN)} {worn}", _carrying(facts, rng), facts, rng)
+
+
+def _story(facts: Facts, rng: np.random.Generator) -> str:
+    """There is a woman with long hair. She wears a red coat. She also has on blue jeans. She carries a black bag."""
+    subject, be, _ = lexicon.PRONOUNS[facts.gender]
+    parts = [f"{_pick(rng, ('There is', 'I see', 'This is'))} {_who(facts)}"]
+    wears = "are wearing" if be == "are" else "is wearing"
+    for k, phrase in enumerate(facts.worn.values()):
+        parts.append(f"{subject} {wears} {phrase.full()}" if k == 0 else _more(phrase, subject, be, rng))
+    parts += [f"{subject} {be} {facts.hood_up}"] if facts.hood_up else []
+    parts += [f"{subject} {be} {carrying}"] if (carrying := _carrying(facts, rng)) else []
+    return ". ".join(parts) + "."
+
+
+def _more(phrase: Phrase, subject: str, be: str, rng: np.random.Generator) -> str:
+    return f"{subject} also {be} in {phrase.full()}" if rng.random() < 0.5 else _capital(phrase.full())
+
+
+def _fragment(facts: Facts, rng: np.random.Generator) -> str:
+    """navy hoodie, black backpack"""
+    items = [phrase.text for phrase in (*facts.worn.values(), *(p for _, p in facts.bags.values()))]
+    return (", " if rng.random() < 0.5 else " ").join(items) if items else _telegram(facts, rng)
+
+
 def _bare(text: str) -> str:
     return re.sub("^an? ", "", text)
 
@@ -181,13 +217,16 @@ _STYLES = (
     _report,
     _hair_first,
     _clothes_first,
+    _sought,
+    _notice,
+    _story,
 )
-_RARE_STYLES = (_attributes,)
+_RARE_STYLES = (_attributes, _fragment)
 
 
 def say(facts: Facts, rng: np.random.Generator) -> str:
     """One caption in a drawn style, of at most MAX_WORDS words."""
-    styles = _RARE_STYLES if rng.random() < 0.06 else _STYLES
+    styles = _RARE_STYLES if rng.random() < 0.1 else _STYLES
     style = styles[int(rng.integers(len(styles)))]
     for part in ("", *_EXPENDABLE):
         facts = replace(
