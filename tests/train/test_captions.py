@@ -1,30 +1,38 @@
 """Captions: English, true to what can be seen, and free of what must not be said."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib")
 
-from tagclip.train.synth import lexicon
+from tagclip.train.synth import garments, lexicon, palette
 from tagclip.train.synth.appearance import Appearance, sample_appearance
-from tagclip.train.synth.captions import Wording, captions
+from tagclip.train.synth.captions import Wording, _Voice, captions
 from tagclip.train.synth.styles import MAX_WORDS
 
+WORDINGS: tuple[Wording, ...] = ("plain", "company", "unseen")
 FORBIDDEN = re.compile(
     r"\b(skin|race|ethnic\w*|caucasian|african|asian|face|complexion)\b"
     r"|\b(shit|puke|vomit|poop|none|null|nan)\b|[{}\0_]|  "
 )
 # Words that only this part has; where one stands, the part is named.
 PART_WORDS = {
-    "bottom": r"jeans|trousers|pants|sweatpants|leggings|shorts|skirt|bottoms|joggers|slacks|tights",
-    "shoes": r"shoes|sneakers|boots|sandals|footwear|trainers",
-    "scarf": r"scarf|muffler",
-    "headwear": r"cap|beanie|hat|hood up|hood over|hood pulled|hood",
-    "bags": r"bag|backpack|rucksack|day pack|handbag|suitcase|trolley|knapsack|satchel|purse|luggage",
-    "hair": r"hair|haired|ponytail|bun|bald|shaved",
-    "top": r"coat|dress|vest|polo|sweater|hoodie|parka|puffer",
+    "bottom": r"jeans|denims|trousers|pants|sweatpants|trackpants|leggings|jeggings|treggings|shorts|boardshorts"
+    r"|bermudas|skirt|miniskirt|skort|bottoms|joggers|slacks|tights|chinos|cargos|cords|corduroys|britches|combats|pantaloons|flares"
+    r"|bell-bottoms|palazzos|culottes|baggies|trackies|sweats|cut-offs|cutoffs|trunks",
+    "shoes": r"shoes|sneakers|boots|sandals|footwear|trainers|loafers|brogues|lace-ups|slip-ons|flats|oxfords|moccasins"
+    r"|derbies|pumps|kicks|runners|plimsolls|high-tops|low-tops|tennies|sandshoes|sneaks|wellies|wellingtons|bootees|chukkas"
+    r"|flip-flops|flipflops|sliders|slides|mules|espadrilles",
+    "scarf": r"scarf|muffler|neckerchief|kerchief|shawl|snood|gaiter|bandana|cravat|pashmina",
+    "headwear": r"cap|beanie|beany|hat|sunhat|snapback|fedora|trilby|panama|stetson|homburg|toque|tuque|ballcap"
+    r"|hood up|hood over|hood pulled|hood raised|hood on|hood",
+    "bags": r"bag|backpack|rucksack|pack|handbag|suitcase|case|trolley|knapsack|haversack|satchel|purse|luggage|baggage"
+    r"|pocketbook|clutch|carrier|shopper|carry-on|rollaboard|daypack|bookbag|schoolbag|packsack|crossbody",
+    "hair": r"hair|haired|ponytail|bun|bald|shaved|bob|topknot|updo|locks|mane|chignon|brunette",
+    "top": r"coat|overcoat|dress|vest|polo|sweater|jumper|pullover|hoodie|parka|puffer|jacket|anorak|blouse|gilet",
 }
 
 
@@ -38,12 +46,14 @@ def all_visible(person: Appearance) -> dict[str, float]:
     return visible | {f"bag{i}": 0.05 for i in range(len(person.bags))}
 
 
-def sample(seed: int, count: int, wording: Wording = "train") -> list[str]:
+def sample(seed: int, count: int, wording: Wording = "train", complete: bool = True) -> list[str]:
     rng = np.random.default_rng(seed)
     texts = []
     for _ in range(count):
         person = sample_appearance(rng)
-        texts += captions(person, all_visible(person), float(rng.uniform(0, 90)), rng, wording=wording)
+        texts += captions(
+            person, all_visible(person), float(rng.uniform(0, 90)), rng, wording=wording, complete=complete
+        )
     return texts
 
 
@@ -68,22 +78,81 @@ def test_articles(train_texts: list[str]) -> None:
         assert not plural.search(text.lower()), text
 
 
-def test_held_out_words() -> None:
-    words = re.compile("|".join(rf"\b{re.escape(w)}\b" for w in sorted(lexicon.HELD_OUT)), re.IGNORECASE)
-    train, held_out = sample(2, 1000), sample(3, 300, wording="held-out")
-    assert [t for t in train if words.search(t)] == []
-    assert np.mean([bool(words.search(t)) for t in held_out]) > 0.8
-    found = {w.lower() for t in held_out for w in words.findall(t)}
-    assert len(found) > 0.6 * len(lexicon.HELD_OUT), lexicon.HELD_OUT - found
+def held_out_words(text: str) -> list[str]:
+    return [w for w in re.findall("[a-z]+", text.lower()) if lexicon.held_out(w)]
 
 
-def test_held_out_nouns_are_listed_and_in_no_training_table() -> None:
-    nouns = [n.replace("{c} ", "") for row in lexicon.HELD_OUT_NOUNS.values() for n in row]
-    unlisted = [n for n in nouns if not lexicon.HELD_OUT.intersection(n.split())]
-    assert unlisted == ["dress shirt"]  # the one whose words occur apart
-    trained = {w for row in lexicon.NOUNS.values() for n in row for w in n.split()}
-    assert trained & lexicon.HELD_OUT == set()
-    assert set(lexicon.HELD_OUT_NOUNS) <= set(lexicon.NOUNS)
+def test_no_training_caption_has_a_held_out_word() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(700):
+        person = sample_appearance(rng)
+        for text in captions(person, all_visible(person), 20, rng, 2, complete=True):
+            assert held_out_words(text) == [], text
+
+
+def test_unseen_wording_has_them_and_the_others_have_not() -> None:
+    texts = {wording: sample(3, 300, wording) for wording in WORDINGS}
+    assert np.mean([len(held_out_words(t)) >= 2 for t in texts["unseen"]]) > 0.6
+    assert [t for w in ("plain", "company") for t in texts[w] if held_out_words(t)] == []
+    assert len({w for t in texts["unseen"] for w in held_out_words(t)}) > 50
+
+
+def test_held_out_words_are_a_ninth_of_those_outside_the_core() -> None:
+    nouns = {
+        w
+        for n in garments.NAMES.values()
+        for t in (*n.usual, *n.other)
+        for w in re.findall("[a-z]+", t.lower())
+    }
+    colours = {w for name in palette.all_names() for w in name.split()}
+    free = [w for w in nouns | colours if w not in lexicon.CORE and len(w) > 2]
+    assert 0.05 < np.mean([bool(lexicon.held_out(w)) for w in free]) < 0.15
+
+
+def test_company_joins_what_training_keeps_apart() -> None:
+    rng = np.random.default_rng(4)
+    kept: dict[str, list[bool]] = {"train": [], "company": []}
+    for _ in range(200):
+        rgb = palette.sample_clothing_rgb("top", rng)
+        cases: tuple[tuple[Wording, bool], ...] = (("train", False), ("company", True))
+        for wording, apart in cases:
+            person = replace(sample_appearance(rng), gender="woman")
+            voice = _Voice(person, {}, 0.0, rng, rng, wording)
+            pairs = [voice.colour_and_noun(rgb, "jacket") for _ in range(5)]
+            kept[wording] += [lexicon.held_out_pair(*pair) == apart for pair in pairs]
+    assert np.mean(kept["train"]) == 1 and np.mean(kept["company"]) > 0.8  # a colour may have too few names
+
+
+def test_wordings_of_one_seed_say_the_same_things() -> None:
+    rng = np.random.default_rng(9)
+    parts = {
+        p: words for p, words in PART_WORDS.items() if p != "top"
+    }  # tops have more names than stand above
+    same = 0
+    for seed in range(200):
+        person = sample_appearance(rng)
+        named = []
+        for wording in WORDINGS:
+            said = np.random.default_rng(seed)
+            text = captions(person, all_visible(person), 20, said, 1, wording=wording, complete=True)[
+                0
+            ].lower()
+            named.append({p for p, words in parts.items() if re.search(rf"\b({words})\b", text)})
+        same += named[0] == named[1] == named[2]
+    assert same > 170, same  # not all: a word may name two parts
+
+
+def test_more_than_1500_names() -> None:
+    nouns = {t for n in garments.NAMES.values() for t in (*n.usual, *n.other)}
+    rows = [
+        *lexicon.PERSON.values(),
+        *lexicon.BUILD.values(),
+        *lexicon.HAIR_COLOURS.values(),
+        *lexicon.HAIR_SHAPES.values(),
+    ]
+    people = {t for row in rows for t in row}
+    assert len(nouns) > 700 and len(palette.all_names()) > 800 and len(people) > 120
+    assert len(nouns | set(palette.all_names()) | people) > 1600
 
 
 def test_only_what_is_visible_is_named() -> None:
@@ -92,7 +161,7 @@ def test_only_what_is_visible_is_named() -> None:
     for _ in range(1000):
         person = sample_appearance(rng)
         visible = {part: share for part, share in all_visible(person).items() if rng.random() < 0.55}
-        texts = captions(person, visible, float(rng.uniform(0, 90)), rng, n=1)
+        texts = captions(person, visible, float(rng.uniform(0, 90)), rng, n=1, complete=True)
         hidden = [p for p in ("bottom", "shoes", "scarf", "headwear") if p not in visible]
         hidden += ["bags"] if not {"bag0", "bag1"} & visible.keys() else []
         hidden += ["hair"] if not {"hair", "skin"} & visible.keys() else []
@@ -111,7 +180,7 @@ def test_a_part_too_small_is_not_named() -> None:
         p for p in (sample_appearance(rng) for _ in range(1000)) if p.bags and not p.scarf and p.bottom
     )
     visible = {"top": 0.5, "bottom": 0.029, "shoes": 0.009, "bag0": 0.009}
-    for text in captions(person, visible, 10, rng, n=2):
+    for text in captions(person, visible, 10, rng, n=2, complete=True):
         for part in ("bottom", "shoes", "bags"):
             assert not re.search(rf"\b({PART_WORDS[part]})\b", text.lower()), text
 
@@ -164,16 +233,14 @@ def test_captions_are_varied(train_texts: list[str]) -> None:
 
 def _without_overlaps(text: str) -> str:
     """Cut the phrases whose words mean another part than they seem to."""
-    return re.sub(
-        r"hooded|with a hood|with a brim|polo shirt|leather|short-cut|sweatshirt|knee-length coat", "", text
-    )
+    return re.sub(r"hooded|with a hood|with a brim|leather|short-cut|dress (shoes|pants|trousers)", "", text)
 
 
-@pytest.mark.parametrize(("complete", "low", "high"), [(False, 0.35, 0.7), (True, 0.9, 1.0)])
+@pytest.mark.parametrize(("complete", "low", "high"), [(False, 0.3, 0.65), (True, 0.85, 1.0)])
 def test_the_second_caption_leaves_out_unless_complete(complete: bool, low: float, high: float) -> None:
     rng = np.random.default_rng(4)
     people = [p for p in (sample_appearance(rng) for _ in range(300)) if p.bottom]
     pairs = [captions(p, all_visible(p), 10, rng, complete=complete) for p in people]
     named = [[bool(re.search(PART_WORDS["bottom"], text)) for text in pair] for pair in pairs]
     first, second = np.mean(named, 0)
-    assert first > 0.9 and low < second <= high and all(a != b for a, b in pairs)
+    assert first > 0.85 and low < second <= high and all(a != b for a, b in pairs)

@@ -17,9 +17,9 @@ pytest.importorskip("matplotlib")
 from tagclip.runtime.boxes import FileBoxes
 from tagclip.runtime.errors import ConfigError, OutputError
 from tagclip.runtime.source import Frame, VideoSource
-from tagclip.train.cli import synth
 from tagclip.train.synth import scene as scene_module
 from tagclip.train.synth.appearance import from_json
+from tagclip.train.synth.cli import synth
 from tagclip.train.synth.scene import lanes, parse_size, pole_camera, write_scene
 
 pytestmark = pytest.mark.slow

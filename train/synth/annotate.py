@@ -1,7 +1,7 @@
 """Captions of an annotated picture, and new captions for a whole folder of pictures.
 
-Words are drawn from the annotation alone, with a stream of their own: another wording leaves the pictures as they are, and
-a folder can be described anew without being rendered anew.
+Words are drawn from the annotation alone, with a stream of their own: another wording leaves the pictures as they
+are, and a folder can be described anew without being rendered anew.
 """
 
 from __future__ import annotations

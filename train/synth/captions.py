@@ -195,8 +195,11 @@ class _Voice:
         colour, noun = self.colour_and_noun(
             top.rgb, top.kind, simple=pattern != "plain" or sleeves is not None
         )
-        if "{c}" not in noun:  # else there is an adjective already, and sleeves would be one too many
-            noun = self.sleeved(top, noun)
+        sleeve = self.sleeve_word(top)
+        if (
+            "{c}" not in noun and sleeve
+        ):  # else there is an adjective already, and sleeves would be one too many
+            noun = f"{sleeve} {noun}"
         text = self.patterned(noun, colour, pattern, top.rgb2)
         if sleeves and (second := self.other_colour(sleeves, colour)):
             if " with " in text:
@@ -211,12 +214,12 @@ class _Voice:
             text = self.one(lexicon.OPEN_OVER if top.open else lexicon.VEST_OVER).format(t=text, i=over)
         return Phrase(text)
 
-    def sleeved(self, top: Top, noun: str) -> str:
+    def sleeve_word(self, top: Top) -> str:
         if top.sleeve == "none":
-            return f"sleeveless {noun}" if "dress" in top.kind and self.chance(0.4) else noun
+            return "sleeveless" if "dress" in top.kind and self.chance(0.4) else ""
         unusual = top.kind == "t-shirt" and top.sleeve == "long"
         told = top.kind in _SLEEVED and self.sees("sleeves") and self.chance(0.6 if unusual else 0.18)
-        return f"{top.sleeve}-sleeved {noun}" if told else noun
+        return f"{top.sleeve}-sleeved" if told else ""
 
     def bottom(self, bottom: Bottom) -> Phrase:
         pattern = bottom.pattern if self.visible.get("bottom", 0) > 0.06 else "plain"
@@ -282,7 +285,11 @@ class _Voice:
         names = garments.NAMES[kind]
         if self.wording == "plain":
             return names.usual[0]
-        pool = names.usual if self.wording != "unseen" and self.words.random() < 0.45 else names.usual + names.other
+        pool = (
+            names.usual
+            if self.wording != "unseen" and self.words.random() < 0.45
+            else names.usual + names.other
+        )
         fit = [n for n in pool if not (simple and " with " in n)]
         if self.who.gender != "woman":
             fit = [n for n in fit if n not in garments.WOMENS]

@@ -51,10 +51,10 @@ def crops(
             out,
             identities,
             images_per_view,
-            per_image,
             seed,
             workers,
             lambda done, total: tick("people", done, total, ""),
+            captions=per_image,
         )
     if as_json:
         click.echo(json.dumps(counts))

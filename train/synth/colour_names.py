@@ -1,7 +1,9 @@
 """Names of colours beyond the everyday ones of palette.py: fashion, food, stones, plants, paints; typical sRGB each.
 
-The XKCD survey and CSS4, which matplotlib carries, come on top (palette.py).
+The XKCD survey and CSS4, which matplotlib carries, come on top (palette.py), less what is dropped here.
 """
+
+import re
 
 MORE_NAMES = """
 aegean blue 4e6e81, air blue 77a0a5, alabaster edeae0, almond efdecd, antique white faebd7, arctic blue
@@ -55,3 +57,55 @@ e8b84a, tortilla c09468, treacle 3a2216, truffle 6f5b4c, turmeric d9a02c, tuscan
 5d4030, warm grey 9f968c, watermelon pink e8495f, wedgwood blue 6b8fb4, wheat e3cd9d, whisky brown a9642a,
 willow green 9aae7c, wine 722f37, wisteria bda0cf, zinc grey 8c8f90
 """
+
+# Vulgar, bodily, insulting, misspelt, vague and brand names, and things that are no colour in front of a
+# garment.
+_DROP_WORDS = frozenset(
+    """
+    shit poop poo puke vomit snot booger barf piss bile diarrhea blood dried bruise ugly nasty gross icky
+    sick sickly toxic poison radioactive hospital dirty dirt weird boring bland nice skin flesh nude
+    indian barney kermit windows pig fluro acid macaroni swamp camo mud muddy murky frog turtle slime hot
+    creme liliac lavendar forrest perrywinkle toupe terracota siena ocre ocher vermillion burple blurple
+    urple bluey greeny browny orangey yellowy pinky reddy purply purpley purpleish tealish darkish
+    lightish orangeish orangish greenblue clear flat true primary pure off hint tree really very lighter
+    velvet leather lipstick bubble metallic
+    """.split()
+)
+_DROP_NAMES = frozenset(
+    """
+    dark pale dust cement desert tea apple pear pea banana butter butterscotch custard squash kiwi mango
+    grapefruit melon watermelon strawberry tomato pumpkin leaf grass fern straw parchment putty mushroom
+    lichen algae seaweed sea sky ocean marine ice earth twilight dusk foam royal carnation dandelion
+    sunflower cherry lemon spruce pine forest moss jungle cinnamon cocoa coffee adobe clay sandstone drab
+    spearmint evergreen rosa puce pinkish reddish greenish bluish purplish brownish yellowish greyish
+    sandy golden azul iris canary maize marigold heliotrope celery asparagus rouge sapphire topaz steel
+    camouflage wheat peach goldenrod chocolate orchid berry avocado wintergreen shamrock bubblegum
+    blueberry pastel darkblue darkgreen lightblue lightgreen bluegrey greyblue bluegreen yellowgreen
+    orangered hazel heather blush wine slate brick
+    """.split()
+).union(
+    "pale grey,almost black,light khaki,light beige,light tan,golden rod,pea soup,lemon lime,key lime".split(
+        ","
+    )
+)
+SHADES = frozenset("very dark light pale deep bright vivid pastel dull muted medium mid lighter".split())
+# The CSS4 names that people say, apart; "dark grey" and the like of CSS4 mislead (it is lighter than its
+# "grey").
+CSS_NAMES = """
+    cadet blue, cornflower blue, dark cyan, dark magenta, dark olive green, dark orchid, dark salmon,
+    dark slate blue, dark turquoise, deep pink, deep sky blue, dodger blue, forest green, hot pink,
+    light coral, light salmon, light sea green, light sky blue, light steel blue, lime green,
+    medium aquamarine, medium blue, medium orchid, medium purple, medium sea green, medium slate blue,
+    medium turquoise, medium violet red, mint cream, misty rose, olive drab, orange red, pale green,
+    pale turquoise, pale violet red, powder blue, rosy brown, royal blue, saddle brown, sea green, sienna,
+    spring green, yellow green
+"""
+
+
+def says_a_colour(text: str) -> bool:
+    """Whether a name of the survey is one that can stand before a garment."""
+    words = text.split()
+    doubled = any(a == b for a, b in zip(words, words[1:], strict=False))
+    return not (
+        doubled or text in _DROP_NAMES or _DROP_WORDS.intersection(words) or not re.fullmatch("[a-z ]+", text)
+    )

@@ -189,10 +189,11 @@ def write_crops(
     out: Path,
     identities: int,
     images_per_view: int = 4,
-    captions: int = 6,
     seed: int = 0,
     workers: int | None = None,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    captions: int = 6,
 ) -> dict[str, int]:
     """Make the data set in folder `out` (new or empty), with annotations and a contact sheet.
 

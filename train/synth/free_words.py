@@ -1,4 +1,4 @@
-"""The free-words benchmark: the same things said of the same people in plain words, in new company, and in unseen words."""
+"""The free-words benchmark: the same things said of the same people in plain, newly combined and unseen words."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def phrasings(rows: Sequence[dict[str, Any]], count: int = 200, seed: int = 0) -
     for k, row in enumerate(rows):
         by_identity.setdefault(row["id"], []).append(k)
     found: list[Phrasing] = []
-    for turn in range(max(map(len, by_identity.values()), default=0)):  # one of each person first, then another
+    for turn in range(
+        max(map(len, by_identity.values()), default=0)
+    ):  # one of each person first, then another
         for pictures in by_identity.values():
             k = pictures[(turn + seed + pictures[0]) % len(pictures)]
             texts = {w: describe(rows[k], seed, 1, wording=w, complete=True)[0] for w in WORDINGS}

@@ -72,8 +72,8 @@ _ROWS: dict[str, str] = {
         sleeveless jersey, basketball vest, racerback, undershirt, gym top, cami top, tanktop""",
     "dress": """
         dress, knee-length {c} dress, summer dress | frock, sundress, short {c} dress, mini dress,
-        minidress, shift dress, skater dress, one-piece dress, tunic dress, midi dress, pinafore, day dress,
-        shift, short {c} frock, tea dress, swing dress, cotton dress""",
+        minidress, shift dress, skater dress, tunic dress, midi dress, pinafore, day dress, shift, short {c}
+        frock, tea dress, swing dress, cotton dress""",
     "long dress": """
         long {c} dress, maxi dress, full-length {c} dress | gown, long {c} gown, ankle-length {c} dress,
         floor-length {c} dress, maxi, flowing {c} dress, long {c} frock, long {c} summer dress, calf-length
@@ -103,11 +103,10 @@ _ROWS: dict[str, str] = {
         bottoms, trackpants, sports trousers, running bottoms, cuffed joggers, lounge pants, warm-up pants,
         jogger pants, gym pants, training bottoms, sweat pants, trackie pants, jog bottoms, tracky bottoms""",
     "leggings": """
-        leggings, tight {c} pants, tight {c} leggings, tights | running tights, yoga pants, skin-tight {c}
-        leggings, tight {c} trousers, stretch pants, jeggings, treggings, gym leggings, close-fitting {c}
-        leggings, lycra leggings, footless tights, sports leggings, tight-fitting {c} leggings, workout
-        tights, lycra tights, spandex leggings, running leggings, figure-hugging {c} leggings, stretchy {c}
-        leggings""",
+        leggings, tight {c} pants, tight {c} leggings, tights | running tights, yoga pants, tight {c}
+        trousers, stretch pants, jeggings, treggings, gym leggings, close-fitting {c} leggings, lycra
+        leggings, footless tights, sports leggings, tight-fitting {c} leggings, workout tights, lycra
+        tights, spandex leggings, running leggings, figure-hugging {c} leggings, stretchy {c} leggings""",
     "shorts": """
         shorts, short {c} trousers, short {c} pants | bermudas, bermuda shorts, gym shorts, board shorts,
         boardshorts, cargo shorts, running shorts, sports shorts, summer shorts, walking shorts, cut-offs,

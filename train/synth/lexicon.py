@@ -55,7 +55,19 @@ def _template_words() -> frozenset[str]:
     """Words that stand around nouns and colours: every caption may need them."""
     tables = (HAIR_SHAPES, PATTERNS, PATTERNS_ALONE, CARRY)
     rows = [row for table in tables for row in table.values()]
-    rows += [BALD, TWO_TONE, HOOD_UP, OPEN_OVER, VEST_OVER, WEAR, WEARS, SOUGHT, LAST_SEEN]
+    rows += [
+        tuple(word for pair in AMERICAN for word in pair),
+        ("colored",),
+        BALD,
+        TWO_TONE,
+        HOOD_UP,
+        OPEN_OVER,
+        VEST_OVER,
+        WEAR,
+        WEARS,
+        SOUGHT,
+        LAST_SEEN,
+    ]
     return frozenset(re.findall("[a-z]+", " ".join(text for row in rows for text in row).lower()))
 
 

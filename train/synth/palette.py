@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tagclip.train.synth.colour_names import MORE_NAMES
+from tagclip.train.synth.colour_names import CSS_NAMES, MORE_NAMES, SHADES, says_a_colour
 
 RGB = tuple[int, int, int]
 Floats = npt.NDArray[np.float64]
@@ -112,49 +112,6 @@ purple-brown pink-beige brown-beige pink-brown"""
 # Basic terms that border on each other: two people may honestly disagree between them, over no others.
 NEIGHBOURS = frozenset(frozenset(pair.split("-")) for pair in _PAIRS.split())
 
-# Vulgar, bodily, insulting, misspelt, vague and brand names, and things that are no colour in front of a
-# garment.
-_DROP_WORDS = frozenset(
-    """
-    shit poop poo puke vomit snot booger barf piss bile diarrhea blood dried bruise ugly nasty gross icky
-    sick sickly toxic poison radioactive hospital dirty dirt weird boring bland nice skin flesh nude
-    indian barney kermit windows pig fluro acid macaroni swamp camo mud muddy murky frog turtle slime hot
-    creme liliac lavendar forrest perrywinkle toupe terracota siena ocre ocher vermillion burple blurple
-    urple bluey greeny browny orangey yellowy pinky reddy purply purpley purpleish tealish darkish
-    lightish orangeish orangish greenblue clear flat true primary pure off hint tree really very lighter
-    velvet leather lipstick bubble metallic
-    """.split()
-)
-_DROP_NAMES = frozenset(
-    """
-    dark pale dust cement desert tea apple pear pea banana butter butterscotch custard squash kiwi mango
-    grapefruit melon watermelon strawberry tomato pumpkin leaf grass fern straw parchment putty mushroom
-    lichen algae seaweed sea sky ocean marine ice earth twilight dusk foam royal carnation dandelion
-    sunflower cherry lemon spruce pine forest moss jungle cinnamon cocoa coffee adobe clay sandstone drab
-    spearmint evergreen rosa puce pinkish reddish greenish bluish purplish brownish yellowish greyish
-    sandy golden azul iris canary maize marigold heliotrope celery asparagus rouge sapphire topaz steel
-    camouflage wheat peach goldenrod chocolate orchid berry avocado wintergreen shamrock bubblegum
-    blueberry pastel darkblue darkgreen lightblue lightgreen bluegrey greyblue bluegreen yellowgreen
-    orangered hazel heather blush wine slate brick
-    """.split()
-).union(
-    "pale grey,almost black,light khaki,light beige,light tan,golden rod,pea soup,lemon lime,key lime".split(
-        ","
-    )
-)
-_SHADES = frozenset("very dark light pale deep bright vivid pastel dull muted medium mid lighter".split())
-# The CSS4 names that people say, apart; "dark grey" and the like of CSS4 mislead (it is lighter than its
-# "grey").
-_CSS = """
-    cadet blue, cornflower blue, dark cyan, dark magenta, dark olive green, dark orchid, dark salmon,
-    dark slate blue, dark turquoise, deep pink, deep sky blue, dodger blue, forest green, hot pink,
-    light coral, light salmon, light sea green, light sky blue, light steel blue, lime green,
-    medium aquamarine, medium blue, medium orchid, medium purple, medium sea green, medium slate blue,
-    medium turquoise, medium violet red, mint cream, misty rose, olive drab, orange red, pale green,
-    pale turquoise, pale violet red, powder blue, rosy brown, royal blue, saddle brown, sea green, sienna,
-    spring green, yellow green
-"""
-
 
 @dataclass(frozen=True)
 class _Names:
@@ -218,6 +175,11 @@ def name(
     wanted = [(n, w) for n, w in pool if prefer and prefer(n)]
     weights = np.array([w for _, w in wanted or pool])
     return (wanted or pool)[int(rng.choice(len(weights), p=weights / weights.sum()))][0]
+
+
+def all_names() -> tuple[str, ...]:
+    """Every colour name that is not made by rule."""
+    return tuple(_named().names)
 
 
 def neighbours(a: str, b: str) -> bool:
@@ -306,13 +268,13 @@ def _named() -> _Names:
             if text.strip():
                 found[text.strip()] = (_from_hex(hex_), family, 1.0)
     more = re.findall(r"([a-z][a-z ]*?) ([0-9a-f]{6})(?:,|$)", " ".join(MORE_NAMES.split()))
-    survey = {n.removeprefix("xkcd:"): h[1:] for n, h in XKCD_COLORS.items() if _says_a_colour(n[5:])}
-    css = {text: CSS4_COLORS[text.replace(" ", "")][1:] for text in re.split(r",\s+", _CSS.strip())}
+    survey = {n.removeprefix("xkcd:"): h[1:] for n, h in XKCD_COLORS.items() if says_a_colour(n[5:])}
+    css = {text: CSS4_COLORS[text.replace(" ", "")][1:] for text in re.split(r",\s+", CSS_NAMES.strip())}
     for text, hex_ in [*more, *survey.items(), *css.items()]:
         words = text.split()
         if text in found or text in TABLE:
             continue
-        if words[-1] in TABLE and _SHADES.issuperset(words[:-1]):
+        if words[-1] in TABLE and SHADES.issuperset(words[:-1]):
             continue  # _modified makes these, by one measure for all
         rgb = _from_hex(str(hex_).lower())
         family = basic_name(rgb)
@@ -327,15 +289,6 @@ def _named() -> _Names:
         to_lab([found[t][0] for t in texts]),
         [found[t][1] for t in texts],
         np.array([found[t][2] for t in texts]),
-    )
-
-
-def _says_a_colour(text: str) -> bool:
-    """Whether a name of the survey is one that can stand before a garment."""
-    words = text.split()
-    doubled = any(a == b for a, b in zip(words, words[1:], strict=False))
-    return not (
-        doubled or text in _DROP_NAMES or _DROP_WORDS.intersection(words) or not re.fullmatch("[a-z ]+", text)
     )
 
 
