@@ -94,7 +94,8 @@ def build_data(out: Path, plan: Plan, tick: Tick = lambda what, done, total: Non
             if not mine:
                 continue
             rows = [_row(entry, numbers[entry.source, entry.key]) for entry in mine]
-            write_atomic(work / f"{split}_reid.json", json.dumps(rows, indent=0).encode())
+            lines = ",\n".join(json.dumps(row) for row in rows)  # a row a line, for people and for diffs
+            write_atomic(work / f"{split}_reid.json", f"[\n{lines}\n]\n".encode())
             summary["splits"][split] = {
                 "images": len(rows),
                 "identities": len({row["id"] for row in rows}),
