@@ -116,8 +116,8 @@ def find_layouts(folder: Path, name: str | None = None) -> list[Layout]:
             f"`tagclip data build OUT --from {names[0]} --source {folder}`"
         )
     if len(found) > 1:
-        files = " and ".join(x.annotations["train"] for x in found)
-        raise DataError(f"{folder} holds {files}; expected one of them, remove the other")
+        both = " and ".join(x.annotations["train"] for x in found)
+        raise DataError(f"{folder} holds {both}; expected one of them, remove the other")
     if names == [SHARDS]:
         return _shards(folder)
     return [replace(found[0], folder=folder)]
