@@ -17,7 +17,7 @@ import click
 # command -> "module:name" of its click command
 COMMANDS = {
     "synth": "tagclip.train.synth.cli:synth",
-    "data": "tagclip.train.cli:data",
+    "data": "tagclip.train.data_cli:data",
     "train": "tagclip.train.cli:train",
     "evaluate": "tagclip.train.cli:evaluate",
     "export": "tagclip.export.cli:export",

@@ -7,9 +7,14 @@ sets without `attributes` simply have no labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tagclip.runtime.errors import DataError
+from tagclip.train.datasets.sample import Sample
 from tagclip.train.synth import appearance, palette
 
 UNKNOWN = -1  # the picture does not show it, or the annotation does not say
@@ -41,6 +46,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "bag colour": COLOURS,
     "scarf": ("no", "yes"),
 }
+
+
+def labels_of_samples(samples: Sequence[Sample]) -> NDArray[np.int64]:
+    """Class numbers (N, groups) of `labels_of`, UNKNOWN throughout for a sample without attributes.
+
+    Raises:
+        DataError: attributes that synth did not write, with file and row.
+    """
+    labels = np.full((len(samples), len(GROUPS)), UNKNOWN, np.int64)
+    for row, sample in zip(labels, samples, strict=True):
+        if sample.attributes is None:
+            continue
+        try:
+            row[:] = labels_of(sample.attributes, sample.visible)  # type: ignore[arg-type]
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise DataError(
+                f"{sample.where}: attributes and visible are not what synth writes: {error!r}; "
+                "train on them with train.weight_attributes=0"
+            ) from error
+    return labels
 
 
 def labels_of(attributes: Mapping[str, Any], visible: Mapping[str, float]) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""The commands data, train and evaluate: parse, one library call, print."""
+"""The commands train and evaluate: parse, one library call, print."""
 
 from __future__ import annotations
 
@@ -7,28 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-
-
-@click.group()
-def data() -> None:
-    """Look after training data."""
-
-
-@data.command("check")
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True)
-def check(folder: Path, as_json: bool) -> None:
-    """Validate the annotations and images in FOLDER."""
-    from tagclip.train.data import check_data
-
-    report = check_data(folder)
-    if as_json:
-        click.echo(json.dumps(report))
-        return
-    click.echo(f"{'split':6} {'images':>7} {'people':>7} {'captions':>9} {'aerial':>7} {'ground':>7}")
-    for split, row in report.items():
-        counts = (f"{row['images']:7d}", f"{row['identities']:7d}", f"{row['captions']:9d}")
-        click.echo(" ".join([f"{split:6}", *counts, f"{row['aerial']:7d}", f"{row['ground']:7d}"]))
 
 
 @click.command()

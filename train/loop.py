@@ -19,7 +19,7 @@ from torch import Tensor
 from tagclip.runtime.errors import CheckpointError, DataError
 from tagclip.runtime.files import write_atomic
 from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.train.attributes import GROUPS, UNKNOWN
+from tagclip.train.attributes import GROUPS, UNKNOWN, labels_of_samples
 from tagclip.train.checkpoint import read_json, read_tensors, write_json, write_tensors
 from tagclip.train.config import Config, TrainConfig
 from tagclip.train.data import Sample, augment, batches, load_images, load_split, train_spec
@@ -61,8 +61,21 @@ class Split:
     count: NDArray[np.int64]
 
 
-def as_split(samples: list[Sample], tokenizer_json: str, context: int, images: NDArray[np.uint8]) -> Split:
-    """Arrays of a split whose images are prepared already."""
+def as_split(
+    samples: list[Sample],
+    tokenizer_json: str,
+    context: int,
+    images: NDArray[np.uint8],
+    with_attributes: bool = False,
+) -> Split:
+    """Arrays of a split whose images are prepared already.
+
+    Args:
+        with_attributes: read the annotation's attributes; off, none is known, whoever wrote them.
+
+    Raises:
+        DataError: attributes are asked for and are not synth's.
+    """
     count = np.array([len(s.captions) for s in samples])
     captions = [caption for s in samples for caption in s.captions]
     numbers = {identity: k for k, identity in enumerate(sorted({s.identity for s in samples}))}
@@ -70,7 +83,9 @@ def as_split(samples: list[Sample], tokenizer_json: str, context: int, images: N
         images,
         np.array([numbers[s.identity] for s in samples]),
         np.array([s.view for s in samples]),
-        np.array([s.attributes or (UNKNOWN,) * len(GROUPS) for s in samples]),
+        labels_of_samples(samples)
+        if with_attributes
+        else np.full((len(samples), len(GROUPS)), UNKNOWN, np.int64),
         encode(tokenizer_json, captions, context),
         np.repeat(np.arange(len(samples)), count),
         np.concatenate([[0], count.cumsum()[:-1]]),
@@ -144,7 +159,11 @@ class Run:
         self.tokenizer_json = words.tokenizer_json
         context = config.model.context_length
         self.train = as_split(
-            train, words.tokenizer_json, context, load_images(train, train_spec(spec), self._loads("train"))
+            train,
+            words.tokenizer_json,
+            context,
+            load_images(train, train_spec(spec), self._loads("train")),
+            config.train.weight_attributes > 0,
         )
         self.val = as_split(val, words.tokenizer_json, context, load_images(val, spec, self._loads("val")))
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -191,6 +191,6 @@ def test_command(toy_checkpoint: Path, toy_data: Path, tmp_path: Path) -> None:
 def test_missing_input_is_named(toy_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected .*config.json, found none"):
         pack.export_bundle(tmp_path, tmp_path / "out", VIEWS, None)
-    with pytest.raises(DataError, match="expected .*val_reid.json, found none"):
+    with pytest.raises(DataError, match="expected .*train_reid.json, found none"):
         pack.export_bundle(toy_checkpoint, tmp_path / "out", VIEWS, tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ torch = pytest.importorskip("torch")
 import torch.nn.functional as F
 
 from tagclip.runtime.errors import DataError
-from tagclip.train.attributes import GROUPS, NONE, UNKNOWN, labels_of
+from tagclip.train.attributes import GROUPS, NONE, UNKNOWN, labels_of, labels_of_samples
+from tagclip.train.config import Config
 from tagclip.train.data import load_split
+from tagclip.train.loop import Run
 from tagclip.train.losses import attribute_loss
 from tagclip.train.synth.appearance import PARTS, Bag, Headwear, Top, sample_appearance, to_json
 
@@ -101,12 +104,38 @@ def test_loss_without_labels_is_zero_and_has_a_gradient() -> None:
     assert loss.item() == 0 and torch.equal(logits.grad, torch.zeros(2, 7))
 
 
-@pytest.mark.parametrize(
-    "broken", [{"attributes": {}}, {"attributes": 3}, {"attributes": to_json(PERSON)}, {"attributes": None}]
-)
+@pytest.mark.parametrize("broken", [{"attributes": {}}, {"attributes": 3}, {"attributes": to_json(PERSON)}])
 def test_broken_attributes_are_named_by_row(tmp_path: Path, broken: dict[str, Any]) -> None:
-    """The third has no `visible`."""
+    """The last has no `visible`."""
     row = {"file_path": "a.png", "id": 0, "cam_id": 0, "captions": ["a man"]}
     (tmp_path / "train_reid.json").write_text(json.dumps([row, row | broken]))
+    samples = load_split(tmp_path, "train")
     with pytest.raises(DataError, match="row 1: attributes and visible are not what synth writes"):
-        load_split(tmp_path, "train")
+        labels_of_samples(samples)
+
+
+def test_only_training_on_attributes_minds_foreign_ones(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(toy_data, tmp_path / "data")
+    for split in ("train", "val"):
+        path = tmp_path / "data" / f"{split}_reid.json"
+        rows = json.loads(path.read_text())
+        path.write_text(json.dumps([row | {"attributes": {"gender": "male"}} for row in rows]))
+
+    def run(weight: float) -> Run:
+        config = {"name": "toy", "model": toy_model, "train": {"weight_attributes": weight, "batch": 18}}
+        return Run(Config.from_json(config), tmp_path / "data", tmp_path / "out", lambda *_: None)
+
+    assert (run(0.0).train.attributes == UNKNOWN).all()
+    with pytest.raises(DataError, match=r"train_reid.json row 0: attributes .* train.weight_attributes=0"):
+        run(1.0)
+
+
+def test_labels_of_samples_follow_their_order(tmp_path: Path) -> None:
+    row = {"file_path": "a.png", "id": 0, "captions": ["a man"]}
+    known = {"attributes": to_json(PERSON), "visible": dict.fromkeys(PARTS, 0.1)}
+    (tmp_path / "train_reid.json").write_text(json.dumps([row, row | known]))
+    labels = labels_of_samples(load_split(tmp_path, "train"))
+    assert labels.shape == (2, len(GROUPS)) and (labels[0] == UNKNOWN).all()
+    assert tuple(labels[1]) == labels_of(known["attributes"], known["visible"])

@@ -16,7 +16,6 @@ from tagclip.train.data import (
     Sample,
     augment,
     batches,
-    check_data,
     load_images,
     load_split,
     train_spec,
@@ -37,7 +36,16 @@ def write(folder: Path, split: str, rows: Any) -> None:
 def test_a_row_becomes_a_sample(tmp_path: Path) -> None:
     write(tmp_path, "train", [ROW | {"captions": ["a man", "a person"], "elevation_deg": 40.0}])
     path = tmp_path / "images" / "a.png"
-    assert load_split(tmp_path, "train") == [Sample(path, 3, 0, ("a man", "a person"))]
+    found = load_split(tmp_path, "train")
+    assert found == [Sample(path, 3, 0, ("a man", "a person"), 40.0)]
+    assert found[0].where == f"{tmp_path / 'train_reid.json'} row 0"
+
+
+def test_foreign_attributes_are_kept_unread(tmp_path: Path) -> None:
+    """Only training on them needs synth's form; tests/train/test_attributes.py has its refusal."""
+    write(tmp_path, "train", [ROW | {"attributes": {"age": 3}, "visible": None}])
+    found = load_split(tmp_path, "train")[0]
+    assert (found.attributes, found.visible) == ({"age": 3}, None)
 
 
 def test_a_missing_cam_id_is_ground(tmp_path: Path) -> None:
@@ -57,11 +65,14 @@ def test_a_missing_cam_id_is_ground(tmp_path: Path) -> None:
         (ROW | {"id": "3"}, "id must be a whole number, found '3'"),
         (ROW | {"id": True}, "id must be a whole number, found True"),
         (ROW | {"cam_id": 2}, "cam_id must be 0 (aerial) or 1 (ground), found 2"),
+        (ROW | {"cam_id": True}, "cam_id must be 0 (aerial) or 1 (ground), found True"),
         (ROW | {"cam_id": None}, "cam_id must be 0 (aerial) or 1 (ground), found None"),
-        (ROW | {"captions": []}, "captions must be a list of sentences"),
-        (ROW | {"captions": "a man"}, "captions must be a list of sentences"),
-        (ROW | {"captions": ["a man", " "]}, "captions must be a list of sentences"),
+        (ROW | {"captions": []}, "captions must be a list of at least one sentence"),
+        (ROW | {"captions": "a man"}, "captions must be a list of at least one sentence"),
+        (ROW | {"captions": ["a man", " "]}, "captions must be a list of at least one sentence"),
         ({k: v for k, v in ROW.items() if k != "captions"}, "captions must be a list"),
+        (ROW | {"elevation_deg": "40"}, "elevation_deg must be a number of degrees, found '40'"),
+        (ROW | {"elevation_deg": float("nan")}, "elevation_deg must be a number of degrees, found nan"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, bad: Any, words: str) -> None:
@@ -86,42 +97,9 @@ def test_an_annotation_file_that_is_no_json_is_refused(tmp_path: Path, content: 
 
 
 def test_a_missing_split_says_how_to_make_one(tmp_path: Path) -> None:
+    write(tmp_path, "train", [ROW])
     with pytest.raises(DataError, match="test_reid.json, found none; make data with `tagclip synth crops"):
         load_split(tmp_path, "test")
-
-
-def test_check_data_counts(toy_data: Path) -> None:
-    assert check_data(toy_data) == {
-        "train": {"images": 72, "identities": 6, "captions": 144, "aerial": 36, "ground": 36},
-        "val": {"images": 24, "identities": 6, "captions": 48, "aerial": 12, "ground": 12},
-        "test": {"images": 24, "identities": 6, "captions": 48, "aerial": 12, "ground": 12},
-    }
-
-
-def test_check_data_takes_a_folder_without_validation(tmp_path: Path) -> None:
-    write(tmp_path, "train", [ROW])
-    write(tmp_path, "test", [ROW | {"id": 4}])
-    assert list(check_data(tmp_path)) == ["train", "test"]
-
-
-def test_identities_that_cross_splits_are_refused(tmp_path: Path) -> None:
-    write(tmp_path, "train", [ROW])
-    write(tmp_path, "val", [ROW | {"id": 8}])
-    write(tmp_path, "test", [ROW | {"id": 9}, ROW])
-    with pytest.raises(DataError, match="identity 3 is in train and in test"):
-        check_data(tmp_path)
-
-
-def test_a_missing_image_is_named(tmp_path: Path) -> None:
-    write(tmp_path, "train", [ROW])
-    (tmp_path / "images" / "a.png").unlink()
-    with pytest.raises(DataError, match="train: expected the image .*a.png, found none"):
-        check_data(tmp_path)
-
-
-def test_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="found nothing at"):
-        check_data(tmp_path / "absent")
 
 
 def test_load_images_keeps_order_and_channel_order(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("warp")
 pytest.importorskip("matplotlib")
 
 from tagclip.runtime.errors import OutputError
-from tagclip.train.data import check_data
+from tagclip.train.datasets.check import check_data
 from tagclip.train.synth.appearance import PARTS, Top, from_json, sample_appearance, to_json
 from tagclip.train.synth.crops import ELEVATION_DEG, split_of, write_crops
 from tagclip.train.synth.figure import Figure, Posed
@@ -61,7 +61,8 @@ def test_the_same_seed_makes_the_same_bytes(
 
 def test_annotations_are_valid(folder: Path) -> None:
     report = check_data(folder)
-    assert [(k, v["images"], v["identities"], v["aerial"]) for k, v in report.items()] == [
+    assert report.problems == []
+    assert [(k, v["images"], v["identities"], v["aerial"]) for k, v in report.splits.items()] == [
         ("train", 14, 7, 7),
         ("val", 2, 1, 1),
         ("test", 2, 1, 1),

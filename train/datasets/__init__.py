@@ -1,0 +1,1 @@
+"""Data sets on disk: formats, checks, and annotations made from folders of pictures."""
