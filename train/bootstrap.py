@@ -40,7 +40,9 @@ def interval(
     if people < 2:
         return np.full((values.shape[1], 2), np.nan)
     count = np.bincount(number, minlength=people).astype(np.float64)
-    sums = np.stack([np.bincount(number, column, people) for column in values.T], axis=1)
+    sums: Numbers = np.stack([np.bincount(number, column, people) for column in values.T], 1).astype(
+        np.float64
+    )
     means = _resampled(sums, count, seed, resamples)
     jackknife = (sums.sum(0) - sums) / (count.sum() - count)[:, None]
     observed = sums.sum(0) / count.sum()

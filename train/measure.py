@@ -19,7 +19,7 @@ from tagclip.train.evaluate import Retrieval, by_view
 from tagclip.train.loop import as_split, embed_split
 from tagclip.train.ranking import Ids, Vectors
 
-CHUNK = 256  # images at a time: what is held in memory, and how often progress is told
+CHUNK = 128  # images at a time: what is held in memory, and how often progress is told
 
 # Samples to unit rows: (captions, D) in the order of the samples, and (images, D).
 Embed = Callable[[list[Sample]], tuple[Vectors, Vectors]]
@@ -48,6 +48,7 @@ def embed(
         CheckpointError: the weights give no finite vectors.
     """
     texts, images = [], []
+    tick(0, len(samples))
     for start in range(0, len(samples), CHUNK):
         chunk = samples[start : start + CHUNK]
         text, image = model(chunk)
