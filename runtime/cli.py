@@ -19,7 +19,7 @@ COMMANDS = {
     "synth": "tagclip.train.synth.cli:synth",
     "data": "tagclip.train.data_cli:data",
     "train": "tagclip.train.cli:train",
-    "evaluate": "tagclip.train.cli:evaluate",
+    "evaluate": "tagclip.train.evaluate_cli:evaluate",
     "export": "tagclip.export.cli:export",
     "bundle": "tagclip.runtime.bundle_cli:bundle",
     "search": "tagclip.runtime.search_cli:search",

@@ -50,11 +50,11 @@ def draw_sheet(query: str, subtitle: str, cards: Sequence[Card]) -> Image:
     sheet = np.empty((head + max(rows, 1) * (CARD_H_PX + GAP_PX) + MARGIN_PX, width, 3), np.uint8)
     sheet[:] = PAPER
     for number, line in enumerate(title):
-        _write(sheet, line, MARGIN_PX, MARGIN_PX + 24 + 36 * number, 0.85, INK, 2)
+        write(sheet, line, MARGIN_PX, MARGIN_PX + 24 + 36 * number, 0.85, INK, 2)
     below = wrap(ascii_only(subtitle), width - 2 * MARGIN_PX, 0.5, 1)[0]
-    _write(sheet, below, MARGIN_PX, MARGIN_PX + 36 * len(title) + 14, 0.5, SOFT, 1)
+    write(sheet, below, MARGIN_PX, MARGIN_PX + 36 * len(title) + 14, 0.5, SOFT, 1)
     if not cards:
-        _write(sheet, "Nobody was found.", MARGIN_PX, head + 60, 0.7, SOFT, 1)
+        write(sheet, "Nobody was found.", MARGIN_PX, head + 60, 0.7, SOFT, 1)
     for number, card in enumerate(cards):
         row, column = divmod(number, columns)
         _draw_card(sheet, card, MARGIN_PX + column * (CARD_W_PX + GAP_PX), head + row * (CARD_H_PX + GAP_PX))
@@ -65,20 +65,20 @@ def _draw_card(sheet: Image, card: Card, x: int, y: int) -> None:
     sheet[y : y + CARD_H_PX, x : x + CARD_W_PX] = CARD
     inner = (CARD_H_PX - BEST_H_PX) // 2
     if card.images:
-        _place(sheet, card.images[0], x + inner, y + inner, BEST_W_PX, BEST_H_PX)
+        place(sheet, card.images[0], x + inner, y + inner, BEST_W_PX, BEST_H_PX)
     left = x + inner + BEST_W_PX + 14
-    _write(sheet, f"{card.rank}", left, y + 44, 1.1, MARK, 2)
-    _write(sheet, f"{card.score:.3f}", left + 24 + 20 * len(str(card.rank)), y + 44, 0.7, INK, 1)
+    write(sheet, f"{card.rank}", left, y + 44, 1.1, MARK, 2)
+    write(sheet, f"{card.score:.3f}", left + 24 + 20 * len(str(card.rank)), y + 44, 0.7, INK, 1)
     for number, line in enumerate(card.lines[:3]):
         fits = wrap(ascii_only(line), x + CARD_W_PX - left - 8, 0.47, 1)[0]
-        _write(sheet, fits, left, y + 72 + 21 * number, 0.47, SOFT, 1)
+        write(sheet, fits, left, y + 72 + 21 * number, 0.47, SOFT, 1)
     top = y + 132
     side_w = (x + CARD_W_PX - inner - left - 3 * 6) // MORE
     for number, image in enumerate(card.images[1 : 1 + MORE]):
-        _place(sheet, image, left + number * (side_w + 6), top, side_w, CARD_H_PX - 132 - inner)
+        place(sheet, image, left + number * (side_w + 6), top, side_w, CARD_H_PX - 132 - inner)
 
 
-def _place(sheet: Image, image: Image, x: int, y: int, width: int, height: int) -> None:
+def place(sheet: Image, image: Image, x: int, y: int, width: int, height: int) -> None:
     """Fit an image into a box, its top left corner at (x, y), proportions kept."""
     zoom = min(width / image.shape[1], height / image.shape[0])
     w, h = max(round(image.shape[1] * zoom), 1), max(round(image.shape[0] * zoom), 1)
@@ -116,5 +116,5 @@ def ascii_only(text: str) -> str:
     return "".join(letter if " " <= letter <= "~" else "?" for letter in plain)
 
 
-def _write(sheet: Image, text: str, x: int, y: int, size: float, colour: Colour, thickness: int) -> None:
+def write(sheet: Image, text: str, x: int, y: int, size: float, colour: Colour, thickness: int) -> None:
     cv2.putText(sheet, text, (x, y), FONT, size, colour, thickness, cv2.LINE_AA)

@@ -1,4 +1,4 @@
-"""The commands train and evaluate: parse, one library call, print."""
+"""`tagclip train`: parse, one library call, print."""
 
 from __future__ import annotations
 
@@ -36,24 +36,3 @@ def train(
         metrics: dict[str, Any] = run.go()
     click.echo(f"{target}: best by validation is epoch {metrics['best_epoch']}")
     click.echo(as_table(metrics["val"]))
-
-
-@click.command()
-@click.argument("model", type=click.Path(path_type=Path))
-@click.option("--data", "folder", type=click.Path(path_type=Path), required=True, help="Data folder.")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
-@click.option("--view", type=click.Choice(["all", "aerial", "ground"]), help="Only this gallery.")
-@click.option("--json", "as_json", is_flag=True)
-def evaluate(model: Path, folder: Path, split: str, view: str | None, as_json: bool) -> None:
-    """Retrieval metrics of MODEL, a checkpoint or a bundle, in percent.
-
-    Every caption of the split is a query. A checkpoint routes each image by the view that it predicts; a bundle uses
-    the specialist of the image's labelled view.
-    """
-    from tagclip.train.evaluate import as_table
-    from tagclip.train.measure import evaluate_path
-
-    result = evaluate_path(model, folder, split)
-    if view is not None:
-        result = {view: result[view]}
-    click.echo(json.dumps(result) if as_json else as_table(result))

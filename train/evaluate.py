@@ -1,16 +1,18 @@
-"""Text-to-image retrieval metrics, and the evaluation of a checkpoint (METHOD section 4)."""
+"""Retrieval metrics of a split, per gallery and from view to view (METHOD section 4)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tagclip.runtime.views import VIEWS
+from tagclip.train.ranking import Ids, Mask, Numbers, PerQuery, Scores, Vectors, per_query, search
 
-Vectors = NDArray[np.float32]
-Ids = NDArray[np.int64]
+METRICS = ("r1", "r5", "r10", "map", "minp")
+TITLES = ("R@1", "R@5", "R@10", "mAP", "mINP")
+GALLERIES = ("all", *VIEWS)
 
 
 class Retrieval(TypedDict):
@@ -25,71 +27,168 @@ class Retrieval(TypedDict):
     gallery: int
 
 
-def retrieval(similarity: Vectors, query_ids: Ids, gallery_ids: Ids) -> Retrieval:
-    """R@1, R@5, R@10, mAP and mINP of text queries against images.
+class Measured(Retrieval, total=False):
+    """The same with, per metric, the ends of its 95 % interval; null when there are fewer than two people."""
 
-    A hit is any image of the query's identity, its own image included. AP is the mean of the precision at each
-    relevant rank; INP is the number of relevant images over the rank of the last one. Of images with equal scores
-    the earlier one in the gallery ranks first. Queries without any relevant image do not count.
+    interval: dict[str, list[float] | None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """The queries behind one line of a table; those without a right picture are not among them.
+
+    Attributes:
+        values: (N, 5) METRICS of each query, 0..1.
+        queries: (N,) their numbers in the split.
+        identity: (N,) whom each looks for.
+        gallery: number of pictures searched.
+    """
+
+    values: Numbers
+    queries: Ids
+    identity: Ids
+    gallery: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What every caption of a split found in every gallery.
+
+    Attributes:
+        found: gallery -> its numbers for all Q captions; a view without pictures is absent.
+        gallery: gallery -> number of pictures.
+        identity, view: (Q,) the person of each caption, and the view of the picture that it was written for.
+    """
+
+    found: dict[str, PerQuery]
+    gallery: dict[str, int]
+    identity: Ids
+    view: Ids
+
+
+def retrieval(similarity: Scores, query_ids: Ids, gallery_ids: Ids) -> Retrieval:
+    """R@1, R@5, R@10, mAP and mINP of text queries against pictures; ties as in `ranking`.
+
+    A hit is any picture of the query's identity, its own included. Queries without a right picture do not count;
+    when none counts, `queries` is 0 and so are the metrics.
 
     Args:
-        similarity: (Q, G), larger is more alike.
+        similarity: (Q, G) finite, larger is more alike.
         query_ids, gallery_ids: (Q,) and (G,) identities.
     """
-    sums = np.zeros(5)
-    counted = 0
-    positions = np.arange(1, similarity.shape[1] + 1)
-    for start in range(0, len(similarity), 256):  # in blocks, to bound memory
-        block = similarity[start : start + 256]
-        order = np.argsort(-block, axis=1, kind="stable")
-        hits = gallery_ids[order] == query_ids[start : start + 256, None]
-        hits = hits[hits.any(1)]
-        if not len(hits):
-            continue
-        relevant = hits.sum(1)
-        precision = hits.cumsum(1) / positions
-        last = similarity.shape[1] - hits[:, ::-1].argmax(1)
-        sums[:3] += [hits[:, :k].any(1).sum() for k in (1, 5, 10)]
-        sums[3] += ((precision * hits).sum(1) / relevant).sum()
-        sums[4] += (relevant / last).sum()
-        counted += len(hits)
-    percent = 100 * sums / max(1, counted)
-    return Retrieval(
-        r1=float(percent[0]),
-        r5=float(percent[1]),
-        r10=float(percent[2]),
-        map=float(percent[3]),
-        minp=float(percent[4]),
-        queries=counted,
-        gallery=int(similarity.shape[1]),
-    )
+    everyone = np.ones(len(query_ids), bool)
+    return summary(_row(per_query(similarity, query_ids, gallery_ids), everyone, query_ids, len(gallery_ids)))
 
 
 def by_view(
     texts: Vectors, images: Vectors, text_ids: Ids, image_ids: Ids, view: Ids
 ) -> dict[str, Retrieval]:
-    """Retrieval of every caption in the galleries of all images, of the aerial and of the ground ones.
+    """Retrieval of every caption in the galleries of all pictures, of the aerial and of the ground ones.
 
     Args:
         texts, images: (Q, D) and (G, D) unit rows.
         text_ids, image_ids: their identities.
-        view: (G,) 0 aerial, 1 ground.
+        view: (G,) 0 aerial, 1 ground. A view without pictures is absent in the result.
     """
-    similarity = texts @ images.T
-    result = {"all": retrieval(similarity, text_ids, image_ids)}
-    for k, name in enumerate(VIEWS):
-        gallery = view == k
-        if gallery.any():
-            result[name] = retrieval(similarity[:, gallery], text_ids, image_ids[gallery])
+    everyone = np.ones(len(texts), bool)
+    result = {}
+    for name in GALLERIES:
+        here = _gallery(name, view)
+        if here.any():
+            found = search(texts, images[here], text_ids, image_ids[here])
+            result[name] = summary(_row(found, everyone, text_ids, int(here.sum())))
     return result
 
 
-def as_table(result: dict[str, Retrieval]) -> str:
-    """The metrics for reading."""
-    lines = [
-        f"{'gallery':8} {'R@1':>6} {'R@5':>6} {'R@10':>6} {'mAP':>6} {'mINP':>6} {'queries':>8} {'images':>7}"
-    ]
+def answer(
+    texts: Vectors, images: Vectors, owner: Ids, identity: Ids, view: Ids, exclude_own: bool = False
+) -> Answers:
+    """Search every gallery for every caption.
+
+    Args:
+        texts, images: (Q, D) and (G, D) unit rows.
+        owner: (Q,) the picture (0..G-1) that each caption was written for.
+        identity, view: (G,) of the pictures; 0 aerial, 1 ground.
+        exclude_own: leave that picture out of the caption's gallery. The published protocol leaves it in.
+    """
+    found, sizes = {}, {}
+    for name in GALLERIES:
+        here = _gallery(name, view)
+        if not here.any():
+            continue
+        place = np.full(len(images), -1)
+        place[here] = np.arange(here.sum())
+        own = place[owner] if exclude_own else None
+        found[name] = search(texts, images[here], identity[owner], identity[here], own)
+        sizes[name] = int(here.sum())
+    return Answers(found, sizes, identity[owner], view[owner])
+
+
+def rows(answers: Answers, gallery: str | None = None) -> dict[str, Row]:
+    """The lines of the table: every gallery for all captions, then "aerial->ground" and its like.
+
+    In "aerial->ground" the captions were written for aerial pictures and search the ground ones. A line that no caption
+    can answer is absent: there are no such pictures, or no person has pictures from both views.
+
+    Args:
+        gallery: "all", "aerial" or "ground" for the lines of this gallery only.
+    """
+    asked = {name: (name, np.ones(len(answers.view), bool)) for name in GALLERIES}
+    for k, source in enumerate(VIEWS):
+        asked |= {f"{source}->{target}": (target, answers.view == k) for target in VIEWS}
+    result = {}
+    for line, (name, mask) in asked.items():
+        if name in answers.found and gallery in (None, name):
+            row = _row(answers.found[name], mask, answers.identity, answers.gallery[name])
+            if len(row.queries):
+                result[line] = row
+    return result
+
+
+def summary(row: Row) -> Retrieval:
+    """The means, in percent; zeros when there are no queries."""
+    means = 100 * (row.values.mean(0) if len(row.values) else np.zeros(len(METRICS)))
+    return Retrieval(
+        r1=float(means[0]),
+        r5=float(means[1]),
+        r10=float(means[2]),
+        map=float(means[3]),
+        minp=float(means[4]),
+        queries=len(row.queries),
+        gallery=row.gallery,
+    )
+
+
+def as_table(result: dict[str, Retrieval] | dict[str, Measured], title: str = "gallery") -> str:
+    """The metrics for reading, with their intervals where there are any.
+
+    Args:
+        result: a line each.
+        title: what stands over the names of the lines.
+    """
+    cells = [[title, *TITLES, "queries", "images"]]
     for name, row in result.items():
-        numbers = " ".join(f"{row[key]:6.2f}" for key in ("r1", "r5", "r10", "map", "minp"))
-        lines.append(f"{name:8} {numbers} {row['queries']:8d} {row['gallery']:7d}")
-    return "\n".join(lines)
+        numbers = [_cell(row, metric) for metric in METRICS]
+        cells.append([name, *numbers, str(row["queries"]), str(row["gallery"])])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in cells
+    )
+
+
+def _cell(row: Retrieval | Measured, metric: str) -> str:
+    value: float = row[metric]  # type: ignore[literal-required]
+    ends = row.get("interval", {}).get(metric)  # type: ignore[attr-defined]
+    return f"{value:.2f}" if ends is None else f"{value:.1f} [{ends[0]:.1f}, {ends[1]:.1f}]"
+
+
+def _gallery(name: str, view: Ids) -> Mask:
+    return np.ones(len(view), bool) if name == "all" else view == VIEWS.index(name)
+
+
+def _row(found: PerQuery, mask: Mask, identity: Ids, gallery: int) -> Row:
+    queries = np.flatnonzero(mask & ~np.isnan(found.ap))
+    return Row(found.metrics()[queries], queries, identity[queries], gallery)

@@ -1,27 +1,30 @@
-"""Retrieval metrics against scikit-learn and against a loop that follows the definition."""
+"""Tables of retrieval metrics against loops that follow the definition."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from tagclip.train.evaluate import Retrieval, as_table, by_view, retrieval
+from tagclip.train.evaluate import Measured, Retrieval, answer, as_table, by_view, retrieval, rows, summary
 
-metrics = pytest.importorskip("sklearn.metrics")
+VIEW = {"aerial": 0, "ground": 1}
 
 
 def slow(similarity: np.ndarray, query_ids: np.ndarray, gallery_ids: np.ndarray) -> dict[str, float]:
-    """The definition, one query at a time; of equal scores the earlier image ranks first."""
-    rows = []
+    """The definition, one query at a time; nothing ties."""
+    lines = []
     for scores, identity in zip(similarity, query_ids, strict=True):
-        ranked = sorted(range(len(scores)), key=lambda k: (-scores[k], k))
+        ranked = sorted(range(len(scores)), key=lambda k: -scores[k])
         ranks = [rank for rank, k in enumerate(ranked, 1) if gallery_ids[k] == identity]
         if not ranks:
             continue
         precisions = [found / rank for found, rank in enumerate(ranks, 1)]
-        rows.append(
+        lines.append(
             [*(ranks[0] <= k for k in (1, 5, 10)), sum(precisions) / len(ranks), len(ranks) / ranks[-1]]
         )
-    means = 100 * np.mean(rows, axis=0)
-    return dict(zip(("r1", "r5", "r10", "map", "minp"), means.tolist(), strict=True)) | {"queries": len(rows)}
+    means = 100 * np.mean(lines, axis=0)
+    named = dict(zip(("r1", "r5", "r10", "map", "minp"), means.tolist(), strict=True))
+    return named | {"queries": len(lines)}
 
 
 def random_case(queries: int, gallery: int, identities: int, seed: int) -> tuple[np.ndarray, ...]:
@@ -35,15 +38,19 @@ def check(got: Retrieval, expected: dict[str, float]) -> None:
         assert got[key] == pytest.approx(value), key  # type: ignore[literal-required]
 
 
-def test_map_is_that_of_scikit_learn() -> None:
-    similarity, query_ids, gallery_ids = random_case(40, 90, 6, 0)
-    expected = np.mean(
-        [
-            metrics.average_precision_score(gallery_ids == i, s)
-            for s, i in zip(similarity, query_ids, strict=True)
-        ]
-    )
-    assert retrieval(similarity, query_ids, gallery_ids)["map"] == pytest.approx(100 * expected)
+@pytest.fixture
+def split() -> dict[str, np.ndarray]:
+    """40 captions of 20 pictures of 6 people; person 5 is seen from the ground only."""
+    rng = np.random.default_rng(2)
+    identity, view = rng.integers(0, 6, 20), rng.integers(0, 2, 20)
+    view[identity == 5] = 1
+    return {
+        "texts": rng.normal(size=(40, 8)).astype(np.float32),
+        "images": rng.normal(size=(20, 8)).astype(np.float32),
+        "owner": np.repeat(np.arange(20), 2),
+        "identity": identity,
+        "view": view,
+    }
 
 
 @pytest.mark.parametrize("queries", [1, 300])  # 300: more than one block
@@ -52,17 +59,17 @@ def test_all_metrics_without_ties(queries: int) -> None:
     check(retrieval(*case), slow(*case))
 
 
-def test_of_equal_scores_the_earlier_image_ranks_first() -> None:
-    similarity, query_ids, gallery_ids = random_case(80, 40, 8, 5)
-    similarity = np.floor(similarity / 800)  # four values: ties everywhere
-    check(retrieval(similarity, query_ids, gallery_ids), slow(similarity, query_ids, gallery_ids))
-
-
 def test_a_case_worked_out_by_hand() -> None:
     """Relevant images on ranks 2 and 4 of 6: AP (1/2 + 2/4) / 2, INP 2/4, in the first five but not first."""
     similarity = np.array([[0.1, 0.9, 0.8, 0.7, 0.6, 0.2]], np.float32)
     got = retrieval(similarity, np.array([1]), np.array([2, 0, 1, 0, 1, 0]))
     assert got == {"r1": 0, "r5": 100, "r10": 100, "map": 50, "minp": 50, "queries": 1, "gallery": 6}
+
+
+def test_two_that_tie_for_the_first_place_share_it() -> None:
+    """First or second, each half the time: R@1 50, AP (1 + 1/2) / 2."""
+    got = retrieval(np.ones((1, 2), np.float32), np.array([1]), np.array([0, 1]))
+    assert (got["r1"], got["map"], got["minp"]) == (50, 75, 75)
 
 
 def test_a_query_without_a_relevant_image_does_not_count() -> None:
@@ -76,25 +83,93 @@ def test_no_query_with_a_relevant_image_is_zero_not_nan() -> None:
     assert (got["r1"], got["map"], got["minp"], got["queries"]) == (0, 0, 0, 0)
 
 
-def test_by_view_searches_each_gallery_alone() -> None:
-    rng = np.random.default_rng(2)
-    texts, images = rng.normal(size=(2, 20, 8)).astype(np.float32)
-    text_ids, image_ids, view = rng.integers(0, 4, 20), rng.integers(0, 4, 20), rng.integers(0, 2, 20)
-    result = by_view(texts, images, text_ids, image_ids, view)
+def test_by_view_searches_each_gallery_alone(split: dict[str, np.ndarray]) -> None:
+    texts, images, identity, view = (split[k] for k in ("texts", "images", "identity", "view"))
+    ids = identity[split["owner"]]
+    result = by_view(texts, images, ids, identity, view)
     assert list(result) == ["all", "aerial", "ground"]
-    check(result["all"], slow(texts @ images.T, text_ids, image_ids))
-    for k, name in enumerate(("aerial", "ground")):
-        check(result[name], slow(texts @ images[view == k].T, text_ids, image_ids[view == k]))
+    check(result["all"], slow(texts @ images.T, ids, identity))
+    for name, k in VIEW.items():
+        check(result[name], slow(texts @ images[view == k].T, ids, identity[view == k]))
         assert result[name]["gallery"] == (view == k).sum()
 
 
-def test_a_view_without_images_is_left_out() -> None:
+def test_a_view_without_images_is_left_out(split: dict[str, np.ndarray]) -> None:
     ones = np.ones((2, 3), np.float32)
     assert list(by_view(ones, ones, np.arange(2), np.arange(2), np.ones(2, int))) == ["all", "ground"]
+    split["view"][:] = 0
+    assert list(rows(answer(**split))) == ["all", "aerial", "aerial->aerial"]
+
+
+def test_from_view_to_view(split: dict[str, np.ndarray]) -> None:
+    """The captions of aerial pictures in the ground gallery, and the other three."""
+    lines = rows(answer(**split))
+    arrows = [f"{a}->{b}" for a in VIEW for b in VIEW]
+    assert list(lines) == ["all", "aerial", "ground", *arrows]
+    ids, source = split["identity"][split["owner"]], split["view"][split["owner"]]
+    for name in arrows:
+        a, _, b = name.partition("->")
+        asks, here = source == VIEW[a], split["view"] == VIEW[b]
+        scores = split["texts"][asks] @ split["images"][here].T
+        expected = slow(scores, ids[asks], split["identity"][here])
+        check(summary(lines[name]), expected)
+        assert lines[name].gallery == here.sum()
+        assert set(lines[name].queries) <= set(np.flatnonzero(asks))
+        assert np.array_equal(lines[name].identity, ids[lines[name].queries])
+    assert 5 not in lines["ground->aerial"].identity  # no aerial picture to find
+    assert 5 in lines["ground->ground"].identity
+
+
+def test_the_first_three_lines_are_by_view(split: dict[str, np.ndarray]) -> None:
+    lines = rows(answer(**split))
+    ids = split["identity"][split["owner"]]
+    plain = by_view(split["texts"], split["images"], ids, split["identity"], split["view"])
+    assert {name: summary(lines[name]) for name in plain} == plain
+
+
+def test_lines_of_one_gallery(split: dict[str, np.ndarray]) -> None:
+    assert list(rows(answer(**split), "ground")) == ["ground", "aerial->ground", "ground->ground"]
+    assert list(rows(answer(**split), "all")) == ["all"]
+
+
+def test_without_its_own_picture(split: dict[str, np.ndarray]) -> None:
+    """Each caption by itself in a gallery that lacks its picture; in the other view's gallery nothing changes."""
+    lines, within = rows(answer(**split, exclude_own=True)), rows(answer(**split))
+    ids = split["identity"][split["owner"]]
+    kept = []
+    for q, own in enumerate(split["owner"]):
+        others = np.arange(20) != own
+        scores = split["texts"][q : q + 1] @ split["images"][others].T
+        if (split["identity"][others] == ids[q]).any():
+            kept.append(list(slow(scores, ids[q : q + 1], split["identity"][others]).values())[:5])
+    got = summary(lines["all"])
+    assert [got[m] for m in ("r1", "r5", "r10", "map", "minp")] == pytest.approx(np.mean(kept, axis=0))
+    assert summary(lines["aerial->ground"]) == summary(within["aerial->ground"])
+    assert summary(lines["ground->ground"]) != summary(within["ground->ground"])
+
+
+def test_a_line_that_nobody_can_answer_is_absent(split: dict[str, np.ndarray]) -> None:
+    """Every person is seen from one view only: no way from view to view."""
+    split["view"] = split["identity"] % 2
+    assert list(rows(answer(**split))) == ["all", "aerial", "ground", "aerial->aerial", "ground->ground"]
 
 
 def test_table_has_a_line_a_gallery() -> None:
     row = Retrieval(r1=12.5, r5=50.0, r10=100.0, map=33.333, minp=1.0, queries=8, gallery=4)
     head, line = as_table({"aerial": row}).splitlines()
     assert line.split() == ["aerial", "12.50", "50.00", "100.00", "33.33", "1.00", "8", "4"]
+    assert head.split() == ["gallery", "R@1", "R@5", "R@10", "mAP", "mINP", "queries", "images"]
     assert len(head) == len(line)
+
+
+def test_table_shows_intervals_where_there_are_some() -> None:
+    row = Retrieval(r1=90.34, r5=50.0, r10=100.0, map=33.333, minp=1.0, queries=8, gallery=4)
+    ends: dict[str, list[float] | None] = {
+        "r1": [88.94, 91.56],
+        "r5": None,
+        "r10": None,
+        "map": None,
+        "minp": None,
+    }
+    line = as_table({"all": Measured(**row, interval=ends)}).splitlines()[1]
+    assert "90.3 [88.9, 91.6]" in line and " 50.00 " in line

@@ -1,0 +1,72 @@
+"""The command evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+def _png(context: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    if value is not None and value.suffix.lower() != ".png":
+        raise click.BadParameter(f"expected a name that ends in .png, found {value}")
+    return value
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--data", "folder", type=click.Path(path_type=Path), required=True, help="Data folder.")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--view", type=click.Choice(["all", "aerial", "ground"]), help="Only this gallery.")
+@click.option("--exclude-own", is_flag=True, help="Without the picture that a caption was written for.")
+@click.option("--against", "other", type=click.Path(path_type=Path), help="Compare with another model.")
+@click.option(
+    "--by", type=click.Choice(["elevation", "height"]), help="Also by camera elevation or image height."
+)
+@click.option(
+    "--picture", type=click.Path(path_type=Path), callback=_png, help="PNG of best and worst queries."
+)
+@click.option("--json", "as_json", is_flag=True)
+def evaluate(
+    model: Path,
+    folder: Path,
+    split: str,
+    view: str | None,
+    exclude_own: bool,
+    other: Path | None,
+    by: str | None,
+    picture: Path | None,
+    as_json: bool,
+) -> None:
+    """Retrieval metrics of MODEL, a checkpoint or a bundle, in percent with 95 % intervals.
+
+    Every caption of the split is a query; "aerial->ground" are the captions of aerial pictures in the gallery of
+    ground pictures. A checkpoint routes each image by the view that it predicts; a bundle uses the specialist of
+    the image's labelled view. Intervals are over people, since captions of one person are not independent.
+    """
+    from tagclip.train.compare import as_table as as_comparison
+    from tagclip.train.evaluate import as_table
+    from tagclip.train.progress import bar
+    from tagclip.train.report import evaluation
+
+    asked: dict[str, Any] = {"exclude_own": exclude_own, "other": other, "by": by, "picture": picture}
+    with bar() as tick:
+        report = evaluation(model, folder, split, view=view, tick=tick, **asked)
+    if as_json:
+        result: dict[str, Any] = dict(report.lines)
+        if by is not None:
+            result["by"] = {by: report.bands}
+        if report.differences is not None:
+            result["against"] = {"model": str(other), "differences": report.differences}
+        click.echo(json.dumps(result))
+        return
+    click.echo(as_table(report.lines))
+    if report.bands is not None:
+        click.echo("\n" + as_table(report.bands, by or ""))
+    if report.differences is not None:
+        click.echo(f"\nthis: {model}   other: {other}   difference: this - other\n")
+        click.echo(as_comparison(report.differences))
+    if picture is not None:
+        click.echo(f"\nbest and worst queries: {picture}")
