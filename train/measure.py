@@ -12,8 +12,9 @@ from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import is_checkpoint, load_checkpoint
 from tagclip.train.data import Sample, load_images, load_split
+from tagclip.train.embed import evaluate_split
 from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.loop import as_split, evaluate_split
+from tagclip.train.split import as_split
 
 
 def evaluate_path(model: Path, folder: Path, split: str) -> dict[str, Retrieval]:
