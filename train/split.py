@@ -55,6 +55,6 @@ def as_split(samples: list[Sample], tokenizer_json: str, context: int, images: I
 
 
 def trim(tokens: NDArray[np.int64]) -> Tensor:
-    """Drop the columns that are padding in every row."""
-    longest = max(1, int((tokens != PAD_ID).sum(1).max()))
-    return torch.from_numpy(np.ascontiguousarray(tokens[:, :longest]))
+    """Drop the columns that are padding in every row; only at the end, since CLIP gives a word the padding's number."""
+    used = np.flatnonzero((tokens != PAD_ID).any(0))
+    return torch.from_numpy(np.ascontiguousarray(tokens[:, : used[-1] + 1 if len(used) else 1]))

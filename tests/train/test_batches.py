@@ -117,3 +117,4 @@ def test_trim_drops_common_padding_only() -> None:
     tokens = np.array([[5, 0, 0, 0], [5, 6, 0, 0]])
     assert trim(tokens).tolist() == [[5, 0], [5, 6]]
     assert trim(np.zeros((2, 4), np.int64)).tolist() == [[0], [0]]
+    assert trim(np.array([[5, 0, 7, 0]])).tolist() == [[5, 0, 7]]
