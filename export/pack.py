@@ -28,9 +28,10 @@ from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import load_checkpoint
 from tagclip.train.config import Config
 from tagclip.train.data import Sample, load_images, load_split
-from tagclip.train.loop import as_split, evaluate_split
+from tagclip.train.embed import evaluate_split
 from tagclip.train.measure import evaluate_bundle
 from tagclip.train.model import TagClip
+from tagclip.train.split import as_split
 from tagclip.train.words import PAD_ID, encode
 
 PROBES = 8
@@ -129,7 +130,7 @@ def _report(
         gate({k: dict(v) for k, v in before.items()}, {k: dict(v) for k, v in after.items()})  # type: ignore[arg-type,misc,unused-ignore]
         report |= {"split": "val", "checkpoint": before, "retrieval": after}
         report["checkpoint_predicted_view"] = evaluate_split(model, data)
-        report["view_accuracy"] = _view_accuracy(model, data.images, data.view)
+        report["view_accuracy"] = _view_accuracy(model, crops, data.view)
     return report
 
 

@@ -39,6 +39,9 @@ EXTRAS = {
     "yaml": "train",
     "rich": "train",
     "safetensors": "train",
+    "torchvision": "train",
+    "lightning_fabric": "train",
+    "tensorboard": "train",
     "onnx": "export",
     "onnxscript": "export",
 }

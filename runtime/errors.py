@@ -6,6 +6,7 @@
     ├── DataError               annotations or data folders that break the contract of docs/data.md
     ├── ConfigError             a configuration key or value that is unknown or out of range
     ├── CheckpointError         a checkpoint that is missing, incomplete or does not fit its config
+    ├── TrainingError           a training run whose numbers are no longer finite
     ├── MissingExtraError       the command needs packages of an extra that is not installed
     ├── OutputError             the place to write to exists already, is not writable or is full
     ├── EngineError             an inference engine that is absent or refuses the graph
@@ -45,6 +46,10 @@ class ConfigError(TagclipError):
 
 class CheckpointError(TagclipError):
     """A checkpoint is missing, incomplete or does not fit its config."""
+
+
+class TrainingError(TagclipError):
+    """A training run's numbers are no longer finite."""
 
 
 class MissingExtraError(TagclipError):

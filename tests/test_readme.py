@@ -41,7 +41,15 @@ def test_tree_has_every_module_with_a_phrase() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/model.md", "docs/data.md", "docs/evaluation.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/model.md",
+        "docs/data.md",
+        "docs/evaluation.md",
+        "docs/training.md",
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
@@ -53,7 +61,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def commands() -> list[list[str]]:
     """Every `tagclip COMMAND [SUBCOMMAND]` and its options that an indented line of the README or docs shows."""
     found = []
-    for page in ("README.md", "docs/model.md", "docs/data.md", "docs/evaluation.md"):
+    for page in ("README.md", "docs/model.md", "docs/data.md", "docs/evaluation.md", "docs/training.md"):
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             if line.startswith("    tagclip "):
                 words = (

@@ -88,9 +88,20 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training images; each shows every image once, with one of its captions.
-        batch: image-caption pairs of a step.
+        batch: image-caption pairs of a step, over all processes.
+        micro_batch: pairs that a process holds activations of at a time; 0 for all of its share. The step stays that
+            of the whole batch (gradient caching, step.py).
         lr, lr_end: peak and final learning rate; linear warm-up over `warmup` epochs, then a cosine.
+        lr_layer_decay: factor of the rate per transformer block, from the output down; 1 is the same rate everywhere.
+        lr_new: factor of the rate of the TSE layers, which come from no pretraining (METHOD 3: 10).
         weight_decay: AdamW's, on matrices only.
+        clip_norm: largest norm of the whole gradient; 0 never clips, as the paper.
+        ema: decay of a running average of the weights, which is then what is evaluated and saved; 0 is off.
+        sampler: "random", or "pk": batch / images_per_identity identities with images_per_identity images each.
+        images_per_identity: the K of "pk".
+        view_balanced: as many aerial as ground images in every batch, as far as the data allow.
+        cross_caption: chance that a pair takes the caption of another image of the same identity, 0..1.
+        augment: "light" (crop, mirror, light, erasing) or "released" (that of the released TAG-CLIP), augment.py.
         soft_targets: share `a` of the model's own prediction in the N-ITC target (METHOD 3), ramped up in epoch 1.
         weight_id, weight_view, weight_ortho: of the identity, view and orthogonal losses.
         weight_attributes: of the attribute loss (attributes.py), for data that has them.
@@ -98,16 +109,30 @@ class TrainConfig:
         ortho_alpha: |cos| up to which CLS and view token may agree (the paper's alpha).
         word_dropout: share of a caption's tokens that become the unknown token.
         eval_every: epochs between validations.
+        save_every_steps: steps between saved states, besides the one after every epoch; 0 for none.
         seed: of weights, order and augmentation.
-        precision: "fp32" or "bf16" autocast.
+        precision: "fp32", or "bf16" or "fp16" mixed precision (autocast; fp16 with loss scaling).
+        accelerator: "cpu", "cuda", or "auto" for CUDA where there is one.
+        devices: processes of a machine, each with its own device; 0 takes what torchrun started, or one.
+        memory_share: share of the free memory that the images of a split may take; beyond it they are read from disk.
     """
 
     epochs: int = 30
     batch: int = 256
+    micro_batch: int = 0
     lr: float = 1e-3
     lr_end: float = 1e-5
     warmup: float = 1.0
+    lr_layer_decay: float = 1.0
+    lr_new: float = 1.0
     weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.0
+    sampler: str = "random"
+    images_per_identity: int = 4
+    view_balanced: bool = False
+    cross_caption: float = 0.0
+    augment: str = "light"
     soft_targets: float = 0.2
     weight_id: float = 0.0
     weight_view: float = 0.5
@@ -117,8 +142,12 @@ class TrainConfig:
     ortho_alpha: float = 0.1
     word_dropout: float = 0.05
     eval_every: int = 2
+    save_every_steps: int = 0
     seed: int = 0
     precision: str = "bf16"
+    accelerator: str = "auto"
+    devices: int = 0
+    memory_share: float = 0.5
 
     def __post_init__(self) -> None:
         _require(
@@ -127,10 +156,46 @@ class TrainConfig:
         _require(
             0 <= self.soft_targets < 1, f"train.soft_targets must lie in 0..1, found {self.soft_targets}"
         )
-        _require(self.captions >= 1, f"train.captions must be at least 1, found {self.captions}")
+        for name, least in (
+            ("captions", 1),
+            ("eval_every", 1),
+            ("images_per_identity", 2),
+            *(
+                (name, 0)
+                for name in ("micro_batch", "save_every_steps", "devices", "seed", "warmup", "clip_norm")
+            ),
+        ):
+            value = getattr(self, name)
+            _require(value >= least, f"train.{name} must be at least {least}, found {value}")
+        for name in ("cross_caption", "word_dropout", "memory_share"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"train.{name} must lie in 0..1, found {value}")
+        _require(0 <= self.ema < 1, f"train.ema must be at least 0 and under 1, found {self.ema}")
         _require(
-            self.precision in ("fp32", "bf16"),
-            f"train.precision must be fp32 or bf16, found {self.precision!r}",
+            0 < self.lr_layer_decay <= 1,
+            f"train.lr_layer_decay must be over 0 and at most 1, found {self.lr_layer_decay}",
+        )
+        _require(self.lr_new > 0, f"train.lr_new must be over 0, found {self.lr_new}")
+        for name, known in (
+            ("precision", ("fp32", "bf16", "fp16")),
+            ("accelerator", ("auto", "cpu", "cuda")),
+            ("sampler", ("random", "pk")),
+            ("augment", ("light", "released")),
+        ):
+            value = getattr(self, name)
+            _require(
+                value in known,
+                f"train.{name} must be {', '.join(known[:-1])} or {known[-1]}, found {value!r}",
+            )
+        k = self.images_per_identity
+        _require(
+            self.sampler == "random" or self.batch % k == 0,
+            f"train.batch must be a multiple of images_per_identity {k} for the sampler pk, found {self.batch}",
+        )
+        _require(
+            not self.view_balanced or (self.batch % 2 == 0 and (self.sampler == "random" or k % 2 == 0)),
+            "train.view_balanced needs an even train.batch, and an even images_per_identity for the sampler pk, "
+            f"found {self.batch} and {k}",
         )
 
 

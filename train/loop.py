@@ -2,322 +2,284 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from tagclip.runtime.errors import CheckpointError, DataError
+from tagclip.runtime.errors import DataError, TrainingError
 from tagclip.runtime.files import write_atomic
 from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.train.attributes import GROUPS, UNKNOWN, labels_of_samples
-from tagclip.train.checkpoint import read_json, read_tensors, write_json, write_tensors
-from tagclip.train.config import Config, TrainConfig
-from tagclip.train.data import Sample, augment, batches, load_images, load_split, train_spec
-from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.losses import (
-    attribute_loss,
-    identity_loss,
-    n_itc,
-    orthogonal_loss,
-    r_itc,
-    same_identity_targets,
-    view_loss,
-)
+from tagclip.train import journal
+from tagclip.train.attributes import GROUPS
+from tagclip.train.augment import kept_spec
+from tagclip.train.batches import Batch, Batches
+from tagclip.train.checkpoint import write_json, write_tensors
+from tagclip.train.config import Config
+from tagclip.train.data import Sample, load_split
+from tagclip.train.embed import evaluate_split
+from tagclip.train.engine import Engine, batch_norms
+from tagclip.train.images import open_images
 from tagclip.train.model import TagClip
-from tagclip.train.words import PAD_ID, UNKNOWN_ID, build_words, encode
+from tagclip.train.optimiser import learning_rate, make_optimiser, set_rate
+from tagclip.train.split import Split, as_split
+from tagclip.train.state import Progress, load_state, read_progress, save_state
+from tagclip.train.step import backward
+from tagclip.train.words import build_words
 
 Tick = Callable[[str, int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Split:
-    """A split as arrays.
+class Run:
+    """A run that can stop at any moment and go on to the same numbers.
 
     Attributes:
-        images: (N, H, W, 3) uint8.
-        identity, view: (N,) int64; identities count from 0.
-        attributes: (N, groups) int64, see attributes.py.
-        tokens: (C, T) int64, all captions; `owner` (C,) says whose image each is.
-        first, count: (N,) where an image's captions begin in `tokens`, and how many it has.
+        notes: sentences that say what was chosen: device, processes, where images are kept.
     """
-
-    images: NDArray[np.uint8]
-    identity: NDArray[np.int64]
-    view: NDArray[np.int64]
-    attributes: NDArray[np.int64]
-    tokens: NDArray[np.int64]
-    owner: NDArray[np.int64]
-    first: NDArray[np.int64]
-    count: NDArray[np.int64]
-
-
-def as_split(
-    samples: list[Sample],
-    tokenizer_json: str,
-    context: int,
-    images: NDArray[np.uint8],
-    with_attributes: bool = False,
-) -> Split:
-    """Arrays of a split whose images are prepared already.
-
-    Args:
-        with_attributes: read the annotation's attributes; off, none is known, whoever wrote them.
-
-    Raises:
-        DataError: attributes are asked for and are not synth's.
-    """
-    count = np.array([len(s.captions) for s in samples])
-    captions = [caption for s in samples for caption in s.captions]
-    numbers = {identity: k for k, identity in enumerate(sorted({s.identity for s in samples}))}
-    return Split(
-        images,
-        np.array([numbers[s.identity] for s in samples]),
-        np.array([s.view for s in samples]),
-        labels_of_samples(samples)
-        if with_attributes
-        else np.full((len(samples), len(GROUPS)), UNKNOWN, np.int64),
-        encode(tokenizer_json, captions, context),
-        np.repeat(np.arange(len(samples)), count),
-        np.concatenate([[0], count.cumsum()[:-1]]),
-        count,
-    )
-
-
-def trim(tokens: NDArray[np.int64]) -> Tensor:
-    """Drop the columns that are padding in every row."""
-    longest = max(1, int((tokens != PAD_ID).sum(1).max()))
-    return torch.from_numpy(np.ascontiguousarray(tokens[:, :longest]))
-
-
-@torch.no_grad()
-def embed_split(
-    model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Unit vectors of all images (N, D) and of all captions (C, D).
-
-    Args:
-        known_view: route each image by its label, as specialists do; else by the predicted view, as the paper does.
-    """
-    model.eval()
-    device = next(model.parameters()).device
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-        images = [
-            model.image(
-                torch.from_numpy(split.images[k : k + 256]).to(device),
-                torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
-            )[0]
-            .float()
-            .cpu()
-            for k in range(0, len(split.images), 256)
-        ]
-        texts = [
-            model.text(trim(split.tokens[k : k + 512]).to(device)).float().cpu()
-            for k in range(0, len(split.tokens), 512)
-        ]
-    return F.normalize(torch.cat(images), dim=-1), F.normalize(torch.cat(texts), dim=-1)
-
-
-def evaluate_split(
-    model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
-) -> dict[str, Retrieval]:
-    """Retrieval metrics of a model on a split, see `evaluate.by_view`; arguments as in `embed_split`."""
-    images, texts = embed_split(model, split, precision, known_view)
-    return by_view(texts.numpy(), images.numpy(), split.identity[split.owner], split.identity, split.view)
-
-
-def learning_rate(config: TrainConfig, progress: float) -> float:
-    """Rate after `progress` epochs: linear warm-up, then cosine."""
-    if progress < config.warmup:
-        return config.lr * max(progress, 0.01) / config.warmup
-    share = (progress - config.warmup) / max(1e-9, config.epochs - config.warmup)
-    return config.lr_end + (config.lr - config.lr_end) * 0.5 * (1 + math.cos(math.pi * min(1.0, share)))
-
-
-class Run:
-    """A run that can stop after any epoch and go on to the same numbers."""
 
     def __init__(self, config: Config, folder: Path, out: Path, tick: Tick):
-        torch.manual_seed(config.train.seed)
-        self.config, self.out, self.tick = config, out, tick
-        spec = PreprocessSpec(config.model.height_px, config.model.width_px)
-        self.spec = spec
-        train, val = load_split(folder, "train"), load_split(folder, "val")
-        crossing = {s.identity for s in train} & {s.identity for s in val}
+        """Read the data and build the model; under torchrun in every process.
+
+        Raises:
+            ConfigError, DataError, OutputError: whatever would stop the run later, as far as it can be known.
+        """
+        self.config, self.out = config, out
+        self.engine = Engine(config.train)
+        first = self.engine.rank == 0
+        self.tick: Tick = tick if first else lambda what, done, total, note: None
+        if first:  # Before an hour of reading images: is there a place to write to?
+            write_atomic(out / ".writable", b"")
+            (out / ".writable").unlink()
+        self.notes = [self.engine.describe()]
+        self.spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+        self.samples, val = load_split(folder, "train"), load_split(folder, "val")
+        crossing = {s.identity for s in self.samples} & {s.identity for s in val}
         if crossing:
             raise DataError(f"identity {min(crossing)} is in train and in val; identities never cross splits")
-        words = build_words(config.model.word_vectors, (c for s in train for c in s.captions))
+        words = build_words(config.model.word_vectors, (c for s in self.samples for c in s.captions))
         self.tokenizer_json = words.tokenizer_json
-        context = config.model.context_length
-        self.train = as_split(
-            train,
-            words.tokenizer_json,
-            context,
-            load_images(train, train_spec(spec), self._loads("train")),
-            config.train.weight_attributes > 0,
+        self.train = self._split("train", self.samples, kept_spec(self.spec, config.train.augment))
+        # Only the first process validates.
+        self.val = self._split("val", val, self.spec) if first else None
+        self.batches = Batches(
+            self.train, config.train, self.spec, self.engine.rank, self.engine.world, self.engine.device
         )
-        self.val = as_split(val, words.tokenizer_json, context, load_images(val, spec, self._loads("val")))
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.batches.order(0)  # says now whether the data can fill the batches
+        torch.manual_seed(config.train.seed)
         identities = int(self.train.identity.max()) + 1 if config.train.weight_id else 0
         attributes = sum(map(len, GROUPS.values())) if config.train.weight_attributes else 0
-        self.model = TagClip(config.model, words.vocabulary, identities, attributes)
+        model = TagClip(config.model, words.vocabulary, identities, attributes)
         if words.codes is not None and words.scales is not None:
-            self.model.text.table.load_state_dict(
+            model.text.table.load_state_dict(
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
             )
-        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimiser = torch.optim.AdamW(_groups(self.model, config.train.weight_decay), betas=(0.9, 0.98))
-        self.epoch, self.best = 0, -1.0
-        self.history: list[dict[str, Any]] = []
+        prepared, notes = self.engine.prepare(model)
+        assert isinstance(prepared, TagClip)
+        self.model, self.notes = prepared, self.notes + notes
+        if config.train.micro_batch and batch_norms(self.model):
+            self.notes.append(
+                f"batch norms take their statistics over micro batches of {config.train.micro_batch} images"
+            )
+        self.bare_optimiser = make_optimiser(self.model, config.train)
+        wrapped = self.engine.fabric.setup_optimizers(self.bare_optimiser)
+        assert not isinstance(wrapped, tuple)
+        self.optimiser = wrapped
+        self.average = (
+            AveragedModel(
+                self.model,
+                multi_avg_fn=get_ema_multi_avg_fn(config.train.ema),  # type: ignore[no-untyped-call]
+            )
+            if config.train.ema
+            else None
+        )
+        self.state = Progress(world=self.engine.world, config=config.to_json())
+        self.board: journal.Board | None = None
 
-    def _loads(self, split: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.tick(f"load {split}", done, total, "")
+    def _split(self, name: str, samples: list[Sample], spec: PreprocessSpec) -> Split:
+        images, note = open_images(
+            samples,
+            spec,
+            self.config.train.memory_share,
+            self.engine.copies if name == "train" else 1,
+            lambda done, total: self.tick(f"load {name}", done, total, ""),
+        )
+        self.notes.append(f"{name}: {note}")
+        return as_split(
+            samples,
+            self.tokenizer_json,
+            self.config.model.context_length,
+            images,
+            with_attributes=name == "train" and self.config.train.weight_attributes > 0,
+        )
 
     def resume(self) -> None:
-        """Take up the last finished epoch of `out`.
+        """Take up the last state in `out`.
 
         Raises:
             CheckpointError: there is none, or it was made with another configuration.
         """
-        state = read_json(self.out / "state.json")
-        if state["config"] != json.loads(json.dumps(self.config.to_json())):
-            raise CheckpointError(
-                f"{self.out}: the configuration is not the one that this run began with; "
-                "give the same one, or another --out"
+        found = read_progress(self.out, self.config.to_json())
+        if found.world != self.engine.world:
+            self.notes.append(
+                f"the run began with {found.world} process(es) and goes on with {self.engine.world}: "
+                "its numbers agree to rounding only"
             )
-        tensors = read_tensors(self.out / "last.safetensors")
-        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
-        by_name = {id(p): n for n, p in self.model.named_parameters()}
-        for parameter in (p for g in self.optimiser.param_groups for p in g["params"]):
-            name = by_name[id(parameter)]
-            if f"adamw.step.{name}" not in tensors:
-                continue  # it never had a gradient: the view token of a model without HR-MoE blocks
-            self.optimiser.state[parameter] = {
-                key: tensors[f"adamw.{key}.{name}"].to("cpu" if key == "step" else self.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-        self.epoch, self.best, self.history = state["epoch"], state["best"], state["history"]
+            found.world = self.engine.world
+        if self.engine.rank == 0:
+            for half in self.out.glob(".*.part"):  # what a kill left while it was being written
+                half.unlink()
+        load_state(self.out, self.model, self.bare_optimiser, self.average)
+        if found.scaler:
+            self.engine.fabric.strategy.precision.load_state_dict(found.scaler)
+        self.state = found
 
     def go(self) -> dict[str, Any]:
         """Train to the end.
 
         Returns:
             metrics.json: the history, and the best epoch's validation.
+
+        Raises:
+            TrainingError: a loss or the gradient is no longer finite.
+            OutputError: the disk is full.
         """
-        write_json(self.out / "config.json", self.config.to_json())
-        write_atomic(self.out / "tokenizer.json", self.tokenizer_json.encode())
-        last = self.config.train.epochs
-        while self.epoch < last:
-            began = time.perf_counter()
-            losses = self._epoch()
-            self.epoch += 1
-            row: dict[str, Any] = {"epoch": self.epoch, "seconds": time.perf_counter() - began, **losses}
-            if self.epoch % self.config.train.eval_every == 0 or self.epoch == last:
-                row["val"] = evaluate_split(self.model, self.val, self.config.train.precision)
-                if row["val"]["all"]["map"] > self.best:
-                    self.best = row["val"]["all"]["map"]
-                    write_tensors(self.out / "model.safetensors", self.model.state_dict())
-            self.history.append(row)
-            self._save()
-        best = max((r for r in self.history if "val" in r), key=lambda r: float(r["val"]["all"]["map"]))
-        metrics = {"best_epoch": best["epoch"], "val": best["val"], "history": self.history}
+        first = self.engine.rank == 0
+        if first:
+            write_json(self.out / "config.json", self.config.to_json())
+            write_atomic(self.out / "tokenizer.json", self.tokenizer_json.encode())
+            self.board = journal.Board(self.out, self.state.total)
+        try:
+            while self.state.epoch < self.config.train.epochs:
+                self._epoch()
+                if first:
+                    self._finish_epoch()
+                self.engine.fabric.barrier()
+        finally:
+            if self.board is not None:
+                self.board.close()
+        history = self.state.history
+        validated = [row for row in history if "val" in row]
+        if not first:
+            return {}
+        best = max(validated, key=lambda row: float(row["val"]["all"]["map"]))
+        metrics = {"best_epoch": best["epoch"], "val": best["val"], "history": history}
+        journal.write_log(self.out, history)
+        journal.write_curves(self.out, history)
         write_json(self.out / "metrics.json", metrics)
         return metrics
 
-    def _save(self) -> None:
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        for name, parameter in self.model.named_parameters():
-            for key, value in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"adamw.{key}.{name}"] = value
-        write_tensors(self.out / "last.safetensors", tensors)
-        lines = [json.dumps(row) + "\n" for row in self.history]
-        write_atomic(self.out / "log.jsonl", "".join(lines).encode())
-        write_json(
-            self.out / "state.json",
-            {
-                "epoch": self.epoch,
-                "best": self.best,
-                "config": self.config.to_json(),
-                "history": self.history,
-            },
+    def _epoch(self) -> None:
+        """Train to the end of the epoch, from whatever step the run stands at."""
+        config, state = self.config.train, self.state
+        order = self.batches.order(state.epoch)
+        steps = len(order)
+        self.model.train()
+        before = time.perf_counter()
+        with contextlib.closing(self.batches.stream(state.epoch, order, state.step)) as stream:
+            for batch in stream:
+                progress = state.epoch + state.step / steps
+                rate = learning_rate(config, progress)
+                set_rate(self.bare_optimiser, rate)
+                values, norm = self._step(batch, min(1.0, progress) * config.soft_targets)
+                for name, value in values.items():
+                    state.sums[name] = state.sums.get(name, 0.0) + value
+                state.step += 1
+                state.total += 1
+                now = time.perf_counter()
+                state.seconds += now - before
+                if self.board is not None:
+                    speed = len(batch.labels.rows) / max(1e-9, now - before)
+                    scalars = {f"loss/{name}": value for name, value in values.items()}
+                    scalars |= {"loss/sum": sum(values.values()), "train/lr": rate}
+                    scalars |= {"train/gradient_norm": norm, "train/images_per_s": speed}
+                    self.board.scalars(scalars, state.total)
+                before = now
+                note = " ".join(f"{k} {v / state.step:.3f}" for k, v in state.sums.items())
+                self.tick(f"epoch {state.epoch + 1}", state.step, steps, note)
+                if (
+                    config.save_every_steps
+                    and state.total % config.save_every_steps == 0
+                    and state.step < steps
+                ):
+                    self._save()
+        images = sum(map(len, order))
+        row = {"epoch": state.epoch + 1, "seconds": state.seconds, "images_per_s": images / state.seconds}
+        state.history.append(row | {name: value / steps for name, value in state.sums.items()})
+        state.epoch, state.step, state.seconds, state.sums = state.epoch + 1, 0, 0.0, {}
+
+    def _step(self, batch: Batch, soft: float) -> tuple[dict[str, float], float]:
+        """One update of the weights; the terms of the loss, and the norm of the gradient before clipping."""
+        config, state = self.config.train, self.state
+        self.optimiser.zero_grad(set_to_none=True)
+        chance = (config.seed, state.epoch, state.step)
+        terms = backward(self.engine, self.model, batch, config, soft, chance)
+        norm = self.engine.fabric.clip_gradients(
+            self.model, self.optimiser, max_norm=config.clip_norm or math.inf, error_if_nonfinite=False
+        )
+        assert isinstance(norm, Tensor)
+        # One transfer from the device; it waits for the backward pass, before the weights change.
+        *numbers, size = torch.stack([*terms.values(), norm]).tolist()
+        values = dict(zip(terms, numbers, strict=True))
+        for name, value in values.items():
+            if not math.isfinite(value):
+                self._stop(f"the loss {name} is {value}", batch)
+        if (
+            not math.isfinite(size) and config.precision != "fp16"
+        ):  # fp16 scales its losses down, and skips the step
+            self._stop(f"the norm of the gradient is {size}", batch)
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        return values, size
+
+    def _stop(self, what: str, batch: Batch) -> None:
+        state = self.state
+        names = [str(self.samples[k].path) for k in batch.labels.rows]
+        path = self.out / "failed_batch.json"
+        if self.engine.rank == 0:
+            write_json(
+                path, {"epoch": state.epoch + 1, "step": state.step + 1, "what": what, "images": names}
+            )
+        raise TrainingError(
+            f"{what} in epoch {state.epoch + 1}, step {state.step + 1}; the batch has {', '.join(names[:3])} and "
+            f"{max(0, len(names) - 3)} more, all of them in {path}. Look at these images and captions, or lower "
+            "train.lr, lengthen train.warmup, set train.clip_norm=1, or take train.precision=fp32"
         )
 
-    def _epoch(self) -> dict[str, float]:
-        config = self.config.train
-        # All chance of an epoch comes from its number, so a resumed run draws what an unbroken one would.
-        rng = np.random.default_rng([config.seed, self.epoch])
-        self.model.train()
-        sums: dict[str, float] = {}
-        steps = max(1, len(self.train.images) // config.batch)
-        for step, rows in enumerate(batches(len(self.train.images), config.batch, rng)):
-            progress = self.epoch + step / steps
-            for group in self.optimiser.param_groups:
-                group["lr"] = learning_rate(config, progress)
-            parts = self._losses(rows, min(1.0, progress) * config.soft_targets, rng)
-            loss = torch.stack(list(parts.values())).sum()
-            self.optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimiser.step()
-            for name, value in parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / steps
-            note = " ".join(f"{k} {v * steps / (step + 1):.3f}" for k, v in sums.items())
-            self.tick(f"epoch {self.epoch + 1}", step + 1, steps, note)
-        return sums
+    def _finish_epoch(self) -> None:
+        """Validate, and write everything that the finished epoch leaves."""
+        state, config = self.state, self.config.train
+        row = state.history[-1]
+        if self.board is not None:
+            losses = journal.losses_of(row)
+            self.board.scalars({f"epoch/{name}": value for name, value in losses.items()}, state.total)
+        if state.epoch % config.eval_every == 0 or state.epoch == config.epochs:
+            model = self.model if self.average is None else self.average.module
+            assert isinstance(model, TagClip) and self.val is not None
+            row["val"] = evaluate_split(model, self.val, config.precision)
+            if self.board is not None:
+                for gallery, metrics in row["val"].items():
+                    scalars = {
+                        f"val_{gallery}/{key}": float(metrics[key])
+                        for key in ("r1", "r5", "r10", "map", "minp")
+                    }
+                    self.board.scalars(scalars, state.total)
+            if row["val"]["all"]["map"] > state.best:
+                state.best = row["val"]["all"]["map"]
+                # A kill between this file and the state: the resumed epoch writes it again, with the same bytes.
+                write_tensors(self.out / "model.safetensors", model.state_dict())
+        self._save()
+        journal.write_log(self.out, state.history)
+        if self.board is not None:
+            self.board.flush()
 
-    def _losses(self, rows: NDArray[np.int64], soft: float, rng: np.random.Generator) -> dict[str, Tensor]:
-        config, data, model = self.config.train, self.train, self.model
-        crops = torch.from_numpy(augment(data.images[rows], self.spec, rng)).to(self.device)
-        labels = torch.from_numpy(data.identity[rows]).to(self.device)
-        view = torch.from_numpy(data.view[rows]).to(self.device)
-        drawn = rng.integers(0, data.count[rows])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            images, routing = model.image(crops)
-            texts = [model.text(self._tokens(rows, drawn + k, rng)).float() for k in range(config.captions)]
-        images = images.float()
-        unit = F.normalize(images, dim=-1)
-        targets = same_identity_targets(labels)
-        similarities = [model.scale() * unit @ F.normalize(text, dim=-1).T for text in texts]
-        parts = {
-            "n_itc": torch.stack([n_itc(s, targets, soft) for s in similarities]).mean(),
-            "r_itc": torch.stack([r_itc(s, targets) for s in similarities]).mean(),
-            "view": config.weight_view * view_loss(routing.view_logits, view),
-            "ortho": config.weight_ortho * orthogonal_loss(routing.cls, routing.view, config.ortho_alpha),
-        }
-        if model.classifier is not None:
-            both = model.classifier(images), model.classifier(texts[0])
-            parts["id"] = config.weight_id * identity_loss(*both, labels)
-        if model.attributes is not None:
-            known = torch.from_numpy(data.attributes[rows]).to(self.device)
-            sizes = [len(classes) for classes in GROUPS.values()]
-            each = [attribute_loss(model.attributes(x), known, sizes) for x in (images, texts[0])]
-            parts["attributes"] = config.weight_attributes * (each[0] + each[1]) / 2
-        return parts
-
-    def _tokens(self, rows: NDArray[np.int64], which: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        """Caption number `which` (B,) of each image, counted round, as (B, T) token ids, some words dropped."""
-        data = self.train
-        tokens = data.tokens[data.first[rows] + which % data.count[rows]]
-        dropped = (rng.random(tokens.shape) < self.config.train.word_dropout) & (tokens != PAD_ID)
-        return trim(np.where(dropped, UNKNOWN_ID, tokens)).to(self.device)
-
-
-def _groups(model: TagClip, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices only: not biases, norms, tokens, positions or the temperature."""
-    plain: list[torch.nn.Parameter] = []
-    decayed: list[torch.nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        flat = parameter.ndim < 2 or "position" in name
-        (plain if flat else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    def _save(self) -> None:
+        if self.engine.rank == 0:
+            self.state.scaler = self.engine.fabric.strategy.precision.state_dict()
+            save_state(self.out, self.state, self.model, self.bare_optimiser, self.average)

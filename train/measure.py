@@ -15,9 +15,10 @@ from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import is_checkpoint, load_checkpoint
 from tagclip.train.data import Sample, load_images, load_split
+from tagclip.train.embed import embed_split
 from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.loop import as_split, embed_split
 from tagclip.train.ranking import Ids, Vectors
+from tagclip.train.split import as_split
 
 CHUNK = 128  # images at a time: what is held in memory, and how often progress is told
 

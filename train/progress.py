@@ -11,8 +11,11 @@ LINE_EVERY_S = 30.0
 
 
 @contextmanager
-def bar() -> Iterator[Callable[[str, int, int, str], None]]:
-    """Yield tick(what, done, total, note); a new `what` begins a new bar. Writes to stderr."""
+def bar(quiet: bool = False) -> Iterator[Callable[[str, int, int, str], None]]:
+    """Yield tick(what, done, total, note); a new `what` begins a new bar. Writes to stderr, or nothing if `quiet`."""
+    if quiet:
+        yield lambda what, done, total, note: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

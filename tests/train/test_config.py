@@ -54,7 +54,27 @@ def test_the_config_of_the_repository_loads() -> None:
         ({"train": {"epochs": 0}}, "train.epochs must be at least 1"),
         ({"train": {"batch": 1}}, "train.batch at least 2"),
         ({"train": {"soft_targets": 1.0}}, "train.soft_targets must lie in 0..1, found 1.0"),
-        ({"train": {"precision": "fp16"}}, "train.precision must be fp32 or bf16, found 'fp16'"),
+        ({"train": {"precision": "tf32"}}, "train.precision must be fp32, bf16 or fp16, found 'tf32'"),
+        ({"train": {"accelerator": "tpu"}}, "train.accelerator must be auto, cpu or cuda, found 'tpu'"),
+        ({"train": {"sampler": "x"}}, "train.sampler must be random or pk, found 'x'"),
+        ({"train": {"augment": "strong"}}, "train.augment must be light or released, found 'strong'"),
+        (
+            {"train": {"sampler": "pk", "batch": 30}},
+            "a multiple of images_per_identity 4 for the sampler pk, found 30",
+        ),
+        ({"train": {"view_balanced": True, "batch": 9}}, "view_balanced needs an even train.batch"),
+        (
+            {"train": {"view_balanced": True, "sampler": "pk", "batch": 12, "images_per_identity": 3}},
+            "an even images_per_identity for the sampler pk, found 12 and 3",
+        ),
+        ({"train": {"view_balanced": 1}}, "train.view_balanced must be bool, found 1"),
+        ({"train": {"micro_batch": -1}}, "train.micro_batch must be at least 0, found -1"),
+        ({"train": {"images_per_identity": 1}}, "train.images_per_identity must be at least 2, found 1"),
+        ({"train": {"cross_caption": 1.5}}, "train.cross_caption must lie in 0..1, found 1.5"),
+        ({"train": {"memory_share": -0.1}}, "train.memory_share must lie in 0..1, found -0.1"),
+        ({"train": {"ema": 1.0}}, "train.ema must be at least 0 and under 1, found 1.0"),
+        ({"train": {"lr_layer_decay": 0.0}}, "train.lr_layer_decay must be over 0 and at most 1, found 0.0"),
+        ({"train": {"lr_new": 0.0}}, "train.lr_new must be over 0, found 0.0"),
     ],
 )
 def test_what_is_wrong_is_named(values: Any, message: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
-from tagclip.runtime.errors import CheckpointError, DataError
+from tagclip.runtime.errors import CheckpointError, DataError, OutputError, TrainingError
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train.checkpoint import is_checkpoint, load_checkpoint, read_tensors
-from tagclip.train.config import Config, TrainConfig
+from tagclip.train.config import Config
 from tagclip.train.data import load_images, load_split
-from tagclip.train.loop import Run, as_split, embed_split, evaluate_split, learning_rate, trim
+from tagclip.train.embed import embed_split, evaluate_split
+from tagclip.train.loop import Run
 from tagclip.train.measure import evaluate_path
+from tagclip.train.split import as_split
 
 
 def make_config(toy_model: dict[str, Any], **train: Any) -> Config:
@@ -75,24 +79,20 @@ def test_resumed_run_gives_the_weights_of_an_unbroken_one(
     wanted, found = (read_tensors(folder / "last.safetensors") for folder in (unbroken[0], broken))
     assert set(wanted) == set(found) and any(name.startswith("adamw.exp_avg_sq.") for name in found)
     for name, tensor in wanted.items():
-        torch.testing.assert_close(found[name], tensor, rtol=1e-6, atol=1e-6, msg=name)
-    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in metrics["history"]]
-    for row, other in zip(timeless, unbroken[1]["history"], strict=True):
-        assert row["val"] == other["val"]
-        assert [row[k] for k in ("n_itc", "r_itc", "id")] == pytest.approx(
-            [other[k] for k in ("n_itc", "r_itc", "id")]
-        )
+        assert torch.equal(found[name], tensor), name
+    assert timeless(metrics) == timeless(unbroken[1])
+
+
+def timeless(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in row.items() if k not in ("seconds", "images_per_s")} for row in metrics["history"]
+    ]
 
 
 def test_two_captions_and_attributes(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
     """The toy people have no attributes: their loss is zero and the run learns as it does without."""
     config = make_config(toy_model, captions=2, weight_attributes=1.0)
-    run = Run(config, toy_data, tmp_path, silent)
-    rows = np.arange(4)
-    drawn = np.array([0, 1, 0, 1])
-    texts = [run._tokens(rows, drawn + k, np.random.default_rng(k)) for k in range(2)]
-    assert not any(torch.equal(a, b) for a, b in zip(*texts, strict=True))  # an image's other caption
-    metrics = run.go()
+    metrics = Run(config, toy_data, tmp_path, silent).go()
     assert [row["attributes"] for row in metrics["history"]] == [0.0, 0.0]
     assert load_checkpoint(tmp_path)[0].attributes is None  # a training-only head
 
@@ -111,12 +111,16 @@ def test_resume_with_another_configuration_is_refused(
     broken: Path, toy_data: Path, toy_model: dict[str, Any]
 ) -> None:
     run = Run(make_config(toy_model, weight_id=0.2, lr=1e-3), toy_data, broken, silent)
-    with pytest.raises(CheckpointError, match="not the one that this run began with"):
+    with pytest.raises(
+        CheckpointError, match=r"not the one that this run began with.*train.lr was 0.004, is 0.001"
+    ):
         run.resume()
 
 
 def test_resume_of_nothing_is_refused(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="state.json, found none"):
+    with pytest.raises(
+        CheckpointError, match="last.safetensors, found none: no epoch of this run was finished"
+    ):
         Run(make_config(toy_model), toy_data, tmp_path, silent).resume()
 
 
@@ -126,7 +130,7 @@ def test_metrics_and_files(unbroken: tuple[Path, dict[str, Any]]) -> None:
     assert [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()] == metrics["history"]
     assert [row["epoch"] for row in metrics["history"]] == [1, 2]
     for row in metrics["history"]:
-        assert {"seconds", "n_itc", "r_itc", "view", "ortho", "id", "val"} <= set(row)
+        assert {"seconds", "images_per_s", "n_itc", "r_itc", "view", "ortho", "id", "val"} <= set(row)
         assert all(np.isfinite(row[k]) for k in ("seconds", "n_itc", "r_itc", "view", "ortho", "id"))
     best = max(metrics["history"], key=lambda row: row["val"]["all"]["map"])
     assert metrics["best_epoch"] == best["epoch"] and metrics["val"] == best["val"]
@@ -135,7 +139,7 @@ def test_metrics_and_files(unbroken: tuple[Path, dict[str, Any]]) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {
         *("model.safetensors", "last.safetensors", "tokenizer.json"),
-        *("config.json", "metrics.json", "state.json", "log.jsonl"),
+        *("config.json", "metrics.json", "log.jsonl", "tensorboard", "curves.png"),
     }
 
 
@@ -170,16 +174,113 @@ def test_identities_in_train_and_val_are_refused(
         Run(make_config(toy_model), tmp_path / "data", tmp_path / "out", silent)
 
 
-def test_learning_rate_warms_up_and_falls() -> None:
-    config = TrainConfig(epochs=11, lr=1.0, lr_end=0.1, warmup=1.0)
-    rates = [learning_rate(config, progress) for progress in (0.0, 0.5, 1.0, 6.0, 11.0, 12.0)]
-    assert rates == pytest.approx([0.01, 0.5, 1.0, 0.55, 0.1, 0.1])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bf16", "augment": "released", "sampler": "pk", "view_balanced": True, "batch": 12},
+        {"view_balanced": True, "ema": 0.9, "lr_layer_decay": 0.7, "clip_norm": 0.0},
+        {"micro_batch": 5, "cross_caption": 0.5, "memory_share": 0.0, "save_every_steps": 1},
+    ],
+)
+def test_every_setting_runs_and_resumes(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """Broken in its second epoch and gone on: the same bits as unbroken, whatever is switched on."""
+    config = make_config(toy_model, **settings)
+    whole = Run(config, toy_data, tmp_path / "whole", silent).go()
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, toy_data, tmp_path / "broken", stop_in_epoch_2).go()
+    run = Run(config, toy_data, tmp_path / "broken", silent)
+    run.resume()
+    assert timeless(run.go()) == timeless(whole)
+    for name in ("last.safetensors", "model.safetensors"):
+        wanted, found = (read_tensors(tmp_path / folder / name) for folder in ("whole", "broken"))
+        assert set(wanted) == set(found) and all(torch.equal(found[k], v) for k, v in wanted.items())
+    if settings.get("ema"):
+        last, saved = (read_tensors(tmp_path / "whole" / f"{n}.safetensors") for n in ("last", "model"))
+        name = "image.project.weight"
+        assert not torch.equal(saved[name], last[f"model.{name}"])  # what is saved is the average
 
 
-def test_trim_drops_common_padding_only() -> None:
-    tokens = np.array([[5, 0, 0, 0], [5, 6, 0, 0]])
-    assert trim(tokens).tolist() == [[5, 0], [5, 6]]
-    assert trim(np.zeros((2, 4), np.int64)).tolist() == [[0], [0]]
+def test_the_average_is_that_of_the_weights(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    """Against the sum written out: the first step's weights, then decay * average + (1 - decay) * weights."""
+    seen: list[torch.Tensor] = []
+
+    def look(what: str, done: int, total: int, note: str) -> None:
+        if what.startswith("epoch"):
+            seen.append(run.model.image.project.weight.detach().clone())
+
+    run = Run(make_config(toy_model, ema=0.8, epochs=1), toy_data, tmp_path, look)
+    run.go()
+    wanted = seen[0]
+    for weights in seen[1:]:
+        wanted = 0.8 * wanted + 0.2 * weights
+    torch.testing.assert_close(read_tensors(tmp_path / "model.safetensors")["image.project.weight"], wanted)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    """A learning rate that blows the weights up in one step."""
+    config = make_config(toy_model, lr=1e30, warmup=0.0, clip_norm=0.0)
+    with pytest.raises(
+        TrainingError, match=r"the loss \w+ is (nan|inf) in epoch 1, step \d; .*lower train.lr"
+    ):
+        Run(config, toy_data, tmp_path, silent).go()
+    failed = json.loads((tmp_path / "failed_batch.json").read_text())
+    assert failed["epoch"] == 1 and len(failed["images"]) == 18
+    assert all(Path(path).is_file() for path in failed["images"])
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_an_unwritable_place_is_named_before_the_data_are_read(
+    toy_model: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"):
+        Run(make_config(toy_model), tmp_path / "no data", tmp_path / "file" / "out", silent)
+
+
+def test_a_full_disk_is_named(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    """The state does not fit: a limit on the size of files stands for the disk."""
+    code = f"""
+import json, resource, signal, sys
+from pathlib import Path
+from tagclip.runtime.errors import OutputError
+from tagclip.train.config import Config
+from tagclip.train.loop import Run
+run = Run(Config.from_json(json.loads({json.dumps(json.dumps(make_config(toy_model).to_json()))})),
+          Path({str(toy_data)!r}), Path({str(tmp_path)!r}), lambda *_: None)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    run.go()
+except OutputError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    assert "cannot write" in result.stdout and "model.safetensors: File too large" in result.stdout
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_tensorboard_has_every_term(unbroken: tuple[Path, dict[str, Any]]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    out, metrics = unbroken
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    names = set(events.Tags()["scalars"])
+    terms = ("n_itc", "r_itc", "view", "ortho", "id")
+    assert {f"loss/{name}" for name in (*terms, "sum")} <= names
+    assert {"train/lr", "train/gradient_norm", "train/images_per_s", "val_all/map", "val_aerial/r1"} <= names
+    steps = [event.value for event in events.Scalars("loss/n_itc")]
+    assert len(steps) == 8 and np.mean(steps[:4]) == pytest.approx(metrics["history"][0]["n_itc"], rel=1e-5)
+    assert [e.value for e in events.Scalars("val_all/map")] == pytest.approx(
+        [row["val"]["all"]["map"] for row in metrics["history"]], rel=1e-5
+    )
 
 
 @pytest.fixture

@@ -1,0 +1,123 @@
+"""What was asked for is what runs, or a named error."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("lightning_fabric")
+
+from tagclip.runtime.errors import ConfigError
+from tagclip.train.config import TrainConfig
+from tagclip.train.engine import Engine, is_first
+
+
+def test_cpu_is_said() -> None:
+    engine = Engine(TrainConfig(accelerator="cpu", precision="bf16"))
+    assert (engine.rank, engine.world, engine.device.type) == (0, 1, "cpu") and is_first()
+    assert engine.describe() == f"CPU with {torch.get_num_threads()} threads, 1 process(es), bf16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_without_a_device_is_refused() -> None:
+    with pytest.raises(ConfigError, match="train.accelerator is cuda, found no CUDA device"):
+        Engine(TrainConfig(accelerator="cuda"))
+
+
+def test_more_devices_than_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="train.devices is 4, found 1 process.*torchrun --nproc-per-node 4"):
+        Engine(TrainConfig(accelerator="cpu", devices=4))
+
+
+def test_fp16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="fp16, which needs a CUDA device"):
+        Engine(TrainConfig(accelerator="cpu", precision="fp16"))
+
+
+def test_one_process_keeps_its_gradients() -> None:
+    engine = Engine(TrainConfig(accelerator="cpu"))
+    layer = torch.nn.Linear(2, 1)
+    layer(torch.ones(1, 2)).sum().backward()
+    engine.average_gradients(layer.parameters())
+    assert layer.weight.grad is not None and layer.weight.grad.tolist() == [[1.0, 1.0]]
+    feature = torch.ones(3, requires_grad=True) * 2
+    assert not engine.gather(feature).requires_grad
+
+
+SCRIPT = """
+import json
+import torch
+from tagclip.train import engine as module
+from tagclip.train.config import TrainConfig
+module.BUCKET = 4  # so that several buckets travel
+engine = module.Engine(TrainConfig(accelerator="cpu", devices=2))
+rank = engine.rank
+gathered = engine.gather(torch.tensor([[1.0], [2.0]]) + 10 * rank)
+parameters = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
+parameters[0].grad = torch.arange(6.0).reshape(2, 3) * (1 + rank)
+if rank == 1:
+    parameters[1].grad = torch.ones(2, 3)  # an expert that only this process's images reach
+parameters[3].grad = torch.full((2, 3), 4.0 * rank)
+parameters[3].requires_grad_(False)
+engine.average_gradients(parameters)
+norm, notes = engine.prepare(torch.nn.BatchNorm1d(2))
+norm.running_mean += 2 * rank
+engine.average_statistics(norm)
+found = [None if p.grad is None else p.grad.tolist() for p in parameters]
+print("\\n" + json.dumps([rank, gathered.tolist(), found, norm.running_mean.tolist(), notes]), flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_gather_and_average(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(SCRIPT)
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*start, str(tmp_path / "script.py")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    rows = {row[0]: row[1:] for row in map(json.loads, (line for line in result.stdout.splitlines() if line))}
+    gathered, gradients, mean, notes = rows[0]
+    assert gathered == [[1], [2], [11], [12]]
+    assert gradients[:3] == [[[0, 1.5, 3], [4.5, 6, 7.5]], [[0.5] * 3] * 2, None]
+    assert mean == [1, 1] and "batch norms see the images of their own process only" in notes[0]
+    assert rows[1][:3] == [gathered, [*gradients[:3], [[4.0] * 3] * 2], mean]
+    assert gradients[3] == [[0.0] * 3] * 2  # frozen parameters are left alone
+
+
+@pytest.mark.slow
+def test_the_command_works_under_torchrun(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
+    """One table, one set of files; the batch that two processes cannot share is refused by name."""
+    config = {"name": "toy", "model": toy_model, "train": {"epochs": 1, "batch": 18, "accelerator": "cpu"}}
+    (tmp_path / "toy.yaml").write_text(json.dumps(config))
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*start, "-m", "tagclip.runtime", "train", str(tmp_path / "toy.yaml"), "--data", str(toy_data)]
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command, *more],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+
+    result = run("--out", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("best by validation is epoch 1") == 1
+    assert result.stderr.count("2 process(es)") == 1
+    assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 1
+    refused = run("--out", str(tmp_path / "other"), "train.batch=9")
+    assert refused.returncode == 1
+    assert "error: 2 processes share a batch evenly: train.batch must be a multiple of 2" in refused.stderr
