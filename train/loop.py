@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,19 +20,21 @@ from tagclip.runtime.files import write_atomic
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train.attributes import GROUPS, UNKNOWN
 from tagclip.train.checkpoint import read_json, read_tensors, write_json, write_tensors
+from tagclip.train.clip_models import context_length
+from tagclip.train.clip_words import clip_words
 from tagclip.train.config import Config, TrainConfig
 from tagclip.train.data import Sample, augment, batches, load_images, load_split, train_spec
 from tagclip.train.evaluate import Retrieval, by_view
 from tagclip.train.losses import (
     attribute_loss,
+    contrast,
     identity_loss,
-    n_itc,
     orthogonal_loss,
-    r_itc,
-    same_identity_targets,
     view_loss,
 )
-from tagclip.train.model import TagClip
+from tagclip.train.model import Encoded, TagClip, unit
+from tagclip.train.pretrained import load_pretrained
+from tagclip.train.towers import TextTower
 from tagclip.train.words import PAD_ID, UNKNOWN_ID, build_words, encode
 
 Tick = Callable[[str, int, int, str], None]
@@ -79,16 +80,16 @@ def as_split(samples: list[Sample], tokenizer_json: str, context: int, images: N
 
 
 def trim(tokens: NDArray[np.int64]) -> Tensor:
-    """Drop the columns that are padding in every row."""
-    longest = max(1, int((tokens != PAD_ID).sum(1).max()))
-    return torch.from_numpy(np.ascontiguousarray(tokens[:, :longest]))
+    """Drop the columns at the end that are padding in every row."""
+    used = np.flatnonzero((tokens != PAD_ID).any(0))  # not a count: 0 is a token inside a text of CLIP
+    return torch.from_numpy(np.ascontiguousarray(tokens[:, : used[-1] + 1 if len(used) else 1]))
 
 
 @torch.no_grad()
 def embed_split(
     model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Unit vectors of all images (N, D) and of all captions (C, D).
+    """Unit vectors of all images (N, D) and of all captions (C, D), as `unit` makes them.
 
     Args:
         known_view: route each image by its label, as specialists do; else by the predicted view, as the paper does.
@@ -97,19 +98,27 @@ def embed_split(
     device = next(model.parameters()).device
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
         images = [
-            model.image(
-                torch.from_numpy(split.images[k : k + 256]).to(device),
-                torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
-            )[0]
-            .float()
-            .cpu()
+            _vectors(
+                model.image(
+                    torch.from_numpy(split.images[k : k + 256]).to(device),
+                    torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
+                )[0]
+            )
             for k in range(0, len(split.images), 256)
         ]
         texts = [
-            model.text(trim(split.tokens[k : k + 512]).to(device)).float().cpu()
+            _vectors(model.text(trim(split.tokens[k : k + 512]).to(device)))
             for k in range(0, len(split.tokens), 512)
         ]
-    return F.normalize(torch.cat(images), dim=-1), F.normalize(torch.cat(texts), dim=-1)
+    return torch.cat(images), torch.cat(texts)
+
+
+def _vectors(encoded: Encoded) -> Tensor:
+    return unit(_float(encoded)).cpu()
+
+
+def _float(encoded: Encoded) -> Encoded:
+    return Encoded(encoded.whole.float(), None if encoded.part is None else encoded.part.float())
 
 
 def evaluate_split(
@@ -140,9 +149,13 @@ class Run:
         crossing = {s.identity for s in train} & {s.identity for s in val}
         if crossing:
             raise DataError(f"identity {min(crossing)} is in train and in val; identities never cross splits")
-        words = build_words(config.model.word_vectors, (c for s in train for c in s.captions))
+        words = (
+            clip_words()
+            if config.model.clip
+            else build_words(config.model.word_vectors, (c for s in train for c in s.captions))
+        )
         self.tokenizer_json = words.tokenizer_json
-        context = config.model.context_length
+        context = context_length(config.model)
         self.train = as_split(
             train, words.tokenizer_json, context, load_images(train, train_spec(spec), self._loads("train"))
         )
@@ -152,6 +165,7 @@ class Run:
         attributes = sum(map(len, GROUPS.values())) if config.train.weight_attributes else 0
         self.model = TagClip(config.model, words.vocabulary, identities, attributes)
         if words.codes is not None and words.scales is not None:
+            assert isinstance(self.model.text, TextTower)
             self.model.text.table.load_state_dict(
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
             )
@@ -196,6 +210,8 @@ class Run:
         """
         write_json(self.out / "config.json", self.config.to_json())
         write_atomic(self.out / "tokenizer.json", self.tokenizer_json.encode())
+        if self.config.train.pretrained and self.epoch == 0:
+            load_pretrained(self.model, Path(self.config.train.pretrained))
         last = self.config.train.epochs
         while self.epoch < last:
             began = time.perf_counter()
@@ -263,25 +279,30 @@ class Run:
         drawn = rng.integers(0, data.count[rows])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             images, routing = model.image(crops)
-            texts = [model.text(self._tokens(rows, drawn + k, rng)).float() for k in range(config.captions)]
-        images = images.float()
-        unit = F.normalize(images, dim=-1)
-        targets = same_identity_targets(labels)
-        similarities = [model.scale() * unit @ F.normalize(text, dim=-1).T for text in texts]
-        parts = {
-            "n_itc": torch.stack([n_itc(s, targets, soft) for s in similarities]).mean(),
-            "r_itc": torch.stack([r_itc(s, targets) for s in similarities]).mean(),
-            "view": config.weight_view * view_loss(routing.view_logits, view),
-            "ortho": config.weight_ortho * orthogonal_loss(routing.cls, routing.view, config.ortho_alpha),
-        }
+            texts = [_float(model.text(self._tokens(rows, drawn + k, rng))) for k in range(config.captions)]
+        images = _float(images)
+        parts = {}
+        for level, suffix in enumerate(("", "_part")):  # L_GA and, with TSE, L_LA
+            pairs = [
+                (image, other)
+                for text in texts
+                if (image := images[level]) is not None and (other := text[level]) is not None
+            ]
+            each = [contrast(config.contrast, *pair, labels, model.scale(), soft) for pair in pairs]
+            for name in each[0] if each else ():
+                parts[name + suffix] = torch.stack([losses[name] for losses in each]).mean()
+        if routing.view_logits:  # none without an HR-MoE
+            alpha, weight_ortho = config.orthogonal()
+            parts["view"] = config.weight_view * view_loss(routing.view_logits, view)
+            parts["ortho"] = weight_ortho * orthogonal_loss(routing.cls, routing.view, alpha)
         if model.classifier is not None:
-            both = model.classifier(images), model.classifier(texts[0])
+            both = model.classifier(images.whole), model.classifier(texts[0].whole)
             parts["id"] = config.weight_id * identity_loss(*both, labels)
         if model.attributes is not None:
             known = torch.from_numpy(data.attributes[rows]).to(self.device)
             sizes = [len(classes) for classes in GROUPS.values()]
-            each = [attribute_loss(model.attributes(x), known, sizes) for x in (images, texts[0])]
-            parts["attributes"] = config.weight_attributes * (each[0] + each[1]) / 2
+            sides = [attribute_loss(model.attributes(x.whole), known, sizes) for x in (images, texts[0])]
+            parts["attributes"] = config.weight_attributes * (sides[0] + sides[1]) / 2
         return parts
 
     def _tokens(self, rows: NDArray[np.int64], which: NDArray[np.int64], rng: np.random.Generator) -> Tensor:

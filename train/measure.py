@@ -26,7 +26,7 @@ def evaluate_path(model: Path, folder: Path, split: str) -> dict[str, Retrieval]
     if is_checkpoint(model):
         net, tokenizer_json, config = load_checkpoint(model)
         spec = PreprocessSpec(config.model.height_px, config.model.width_px)
-        data = as_split(samples, tokenizer_json, config.model.context_length, load_images(samples, spec))
+        data = as_split(samples, tokenizer_json, net.context_length, load_images(samples, spec))
         return evaluate_split(net, data)
     return evaluate_bundle(open_bundle(model), samples)
 
