@@ -268,3 +268,21 @@ def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     write_json(folder / "config.json", config.to_json())
     (folder / "tokenizer.json").write_text(words.tokenizer_json, encoding="utf-8")
     return folder
+
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of an open_clip model, real in all but its size, that open_clip knows from here on."""
+    open_clip = pytest.importorskip("open_clip")
+    path: Path = tmp_path_factory.mktemp("open_clip") / "tiny-vit.json"
+    path.write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(path)
+    return path.stem

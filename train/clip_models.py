@@ -11,9 +11,9 @@ VOCABULARY = 49408  # of CLIP's own tokenizer, see clip_words.py
 
 # What our forward pass knows; any other key of an open_clip configuration asks for something that it does not do.
 _KNOWN = {
-    "": {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"},
     "vision_cfg": {"image_size", "layers", "width", "patch_size", "head_width", "mlp_ratio", "ls_init_value"},
     "text_cfg": {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "ls_init_value"},
+    "": {"embed_dim", "quick_gelu", "vision_cfg", "text_cfg"},
 }
 
 
