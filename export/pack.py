@@ -60,15 +60,18 @@ def export_bundle(
     """
     model, tokenizer_json, config = load_checkpoint(checkpoint)
     spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+    half = not config.model.tse_ratio
     graphs = {}
     for view in views:
         tick(f"export {image_tower(view)}")
         example = torch.zeros(2, spec.height_px, spec.width_px, 3, dtype=torch.uint8)
-        graphs[image_tower(view)] = to_onnx(ImageSpecialist(model.image, VIEWS.index(view)), example, "crops")
+        graphs[image_tower(view)] = to_onnx(
+            ImageSpecialist(model.image, VIEWS.index(view)), example, "crops", half=half
+        )
     tick("export text")
     tokens = torch.ones(2, model.context_length, dtype=torch.int64)
     text = TextGraph(model)
-    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8)
+    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8, half)
 
     samples = load_split(calib, "val") if calib is not None else []
     crops = load_images(samples, spec) if samples else _noise(spec)
@@ -88,7 +91,11 @@ def export_bundle(
             context_length=model.context_length,
             pad_id=PAD_ID,
             licence="Apache-2.0",
-            provenance={"config": config.to_json(), "experts": "exact", "weights_stored_in": "fp16"},
+            provenance={
+                "config": config.to_json(),
+                "experts": "exact",
+                "weights_stored_in": "fp16" if half else "fp32",
+            },
             extra_files={"probe.npz": _npz(probe), **extra},
         )
 
