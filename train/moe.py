@@ -130,7 +130,7 @@ class HrMoe(nn.Module):
             elif count:
                 mine = rows[served[0]]
                 part = weights[mine, :, k : k + 1].to(h.dtype) * expert(h[mine])
-                mixed = mixed.index_add(0, mine, part)
+                mixed = mixed.index_add(0, mine, part.to(mixed.dtype))
         return mixed
 
     def _by_token(self, h: Tensor, weights: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class HrMoe(nn.Module):
             mine = of_token[:, k].nonzero()[:, 0]
             if len(mine):
                 part = of_token[mine, k : k + 1].to(h.dtype) * expert(flat[mine])
-                mixed = mixed.index_add(0, mine, part)
+                mixed = mixed.index_add(0, mine, part.to(mixed.dtype))
         return mixed.view_as(h)
 
 

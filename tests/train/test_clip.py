@@ -246,3 +246,30 @@ def test_known_views_route(tiny_clip: str) -> None:
     mixed = ours.image(crops(3), torch.tensor([0, 1, 0]))[0].whole
     torch.testing.assert_close(mixed, torch.stack([views[0][0], views[1][1], views[0][2]]), atol=1e-5, rtol=0)
     assert F.cosine_similarity(*views).max() < 0.999
+
+
+@pytest.mark.parametrize(
+    "mixture",
+    [
+        {"selected": 3},
+        {"selected": 2},
+        {"selected": 2, "router": "token"},
+        {"selected": 3, "gumbel": True, "router_noise": True},
+    ],
+)
+def test_a_step_in_bf16_is_near_that_in_fp32(tiny_clip: str, mixture: dict[str, Any]) -> None:
+    ours, _ = build(tiny_clip, tse_ratio=0.3, tse_dim=8, **mixture)
+    ours.train()
+    tokens, view = open_clip.tokenize([*SENTENCES, "two people"]), torch.tensor([0, 1, 0, 1])
+    results = []
+    for enabled in (False, True):
+        ours.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            (whole, part), _ = ours.image(crops(4), view)
+            text = ours.text(tokens)
+        (whole.float().square().sum() + part.float().square().sum() + text.part.float().sum()).backward()
+        results.append(
+            (whole.float().detach(), ours.image.resblocks[1].mlp.experts[1].c_fc.weight.grad.clone())
+        )
+    assert F.cosine_similarity(results[0][0], results[1][0]).min() > 0.99
+    assert F.cosine_similarity(results[0][1].flatten(), results[1][1].flatten(), dim=0) > 0.9

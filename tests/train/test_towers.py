@@ -150,3 +150,17 @@ def test_learned_words_learn(toy_model: dict[str, Any]) -> None:
     tower(torch.tensor([[3, 0]])).whole.square().sum().backward()
     gradient = tower.table.weight.grad
     assert gradient[3].any() and not gradient[4:].any()
+
+
+def test_names_of_weights_stay(toy_model: dict[str, Any]) -> None:
+    """Checkpoints that exist, runs/nano of First flight among them, have these names."""
+    names = set(model(toy_model, word_vectors="minilm").state_dict())
+    assert {
+        *("image.stem.0.conv.weight", "image.stem.2.norm.running_var", "image.cls", "image.view_token"),
+        *("image.position", "image.norm_pre.weight", "image.blocks.0.attention.qkv.weight"),
+        *("image.blocks.0.ffn.image_router.bias", "image.blocks.0.ffn.token_router.weight"),
+        *("image.blocks.0.ffn.experts.3.down.weight", "image.blocks.2.ffn.up.weight", "image.norm_post.bias"),
+        *("image.project.weight", "text.table.codes", "text.table.scales", "text.enter.weight", "text.cls"),
+        *("text.blocks.0.ffn.down.bias", "text.project.weight", "log_scale"),
+    } <= names
+    assert not any("tse" in name or "allowed" in name for name in names)
