@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 AERIAL_INDEX, GROUND_INDEX = 0, 1
-VIEW, TOKEN = "view", "token"
-ROUTERS = (VIEW, TOKEN)
+VIEW = "view"  # ModelConfig.router: HR-MoE; any other is the vanilla mixture
 NOISE = 0.01  # standard deviation of the release's noise on the token logits
 
 
