@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from tagclip.calibration.scores import background
@@ -26,11 +25,11 @@ from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import load_checkpoint
-from tagclip.train.config import Config
 from tagclip.train.data import Sample, load_images, load_split
 from tagclip.train.embed import evaluate_split
 from tagclip.train.measure import evaluate_bundle
-from tagclip.train.model import TagClip
+from tagclip.train.model import TagClip, unit
+from tagclip.train.moe import HrMoe
 from tagclip.train.split import as_split
 from tagclip.train.words import PAD_ID, encode
 
@@ -62,21 +61,24 @@ def export_bundle(
     """
     model, tokenizer_json, config = load_checkpoint(checkpoint)
     spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+    half = not config.model.tse_ratio
     graphs = {}
     for view in views:
         tick(f"export {image_tower(view)}")
         example = torch.zeros(2, spec.height_px, spec.width_px, 3, dtype=torch.uint8)
-        graphs[image_tower(view)] = to_onnx(ImageSpecialist(model.image, VIEWS.index(view)), example, "crops")
+        graphs[image_tower(view)] = to_onnx(
+            ImageSpecialist(model.image, VIEWS.index(view)), example, "crops", half=half
+        )
     tick("export text")
-    tokens = torch.ones(2, config.model.context_length, dtype=torch.int64)
+    tokens = torch.ones(2, model.context_length, dtype=torch.int64)
     text = TextGraph(model)
-    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8)
+    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8, half)
 
     samples = load_split(calib, "val") if calib is not None else []
     crops = load_images(samples, spec) if samples else _noise(spec)
     chosen = np.linspace(0, len(crops) - 1, PROBES).astype(int)
     texts = [samples[k].captions[0] for k in chosen] if samples else ["a woman in a red jacket", "a man"]
-    probe = _probe(model, tokenizer_json, config, crops[chosen], texts, views)
+    probe = _probe(model, tokenizer_json, crops[chosen], texts, views)
 
     def write(target: Path, extra: dict[str, bytes]) -> Bundle:
         return write_bundle(
@@ -86,18 +88,22 @@ def export_bundle(
             graphs=graphs,
             tokenizer_json=tokenizer_json.encode(),
             preprocess=spec,
-            embedding_dim=config.model.embedding_dim,
-            context_length=config.model.context_length,
+            embedding_dim=model.dim,
+            context_length=model.context_length,
             pad_id=PAD_ID,
             licence="Apache-2.0",
-            provenance={"config": config.to_json(), "experts": "exact", "weights_stored_in": "fp16"},
+            provenance={
+                "config": config.to_json(),
+                "experts": "exact",
+                "weights_stored_in": "fp16" if half else "fp32",
+            },
             extra_files={"probe.npz": _npz(probe), **extra},
         )
 
     with tempfile.TemporaryDirectory() as folder:  # the artefact itself is measured, then written for good
         tick("check the graphs against the checkpoint")
         trial = write(Path(folder) / "bundle", {})
-        report = _report(model, tokenizer_json, config, trial, samples, crops, probe, views)
+        report = _report(model, tokenizer_json, trial, samples, crops, probe, views)
         extra = {"report.json": _json(report)}
         if samples:
             extra["scores.json"] = _json(_scores(trial, samples, crops))
@@ -107,7 +113,6 @@ def export_bundle(
 def _report(
     model: TagClip,
     tokenizer_json: str,
-    config: Config,
     bundle: Bundle,
     samples: list[Sample],
     crops: NDArray[np.uint8],
@@ -124,13 +129,14 @@ def _report(
     parity[TEXT] = asdict(compare(TEXT, texts, probe["vectors_text"]))
     report: dict[str, Any] = {"parity": parity}
     if samples and set(views) == set(VIEWS):
-        data = as_split(samples, tokenizer_json, config.model.context_length, crops)
+        data = as_split(samples, tokenizer_json, model.context_length, crops)
         # Like with like: a specialist is compared with the model that is told the view.
         before, after = evaluate_split(model, data, known_view=True), evaluate_bundle(bundle, samples)
         gate({k: dict(v) for k, v in before.items()}, {k: dict(v) for k, v in after.items()})  # type: ignore[arg-type,misc,unused-ignore]
         report |= {"split": "val", "checkpoint": before, "retrieval": after}
         report["checkpoint_predicted_view"] = evaluate_split(model, data)
-        report["view_accuracy"] = _view_accuracy(model, crops, data.view)
+        if any(isinstance(module, HrMoe) and module.image_router for module in model.modules()):
+            report["view_accuracy"] = _view_accuracy(model, crops, data.view)
     return report
 
 
@@ -147,27 +153,24 @@ def _view_accuracy(model: TagClip, images: NDArray[np.uint8], view: NDArray[np.i
 @torch.no_grad()
 def _image_vectors(model: TagClip, crops: NDArray[np.uint8], view: str) -> NDArray[np.float32]:
     known = torch.full((len(crops),), VIEWS.index(view))
-    vectors: NDArray[np.float32] = F.normalize(
-        model.image(torch.from_numpy(np.ascontiguousarray(crops)), known)[0], dim=-1
-    ).numpy()
-    return vectors
+    encoded, _ = model.image(torch.from_numpy(np.ascontiguousarray(crops)), known)
+    return unit(encoded).numpy()
 
 
 @torch.no_grad()
 def _probe(
     model: TagClip,
     tokenizer_json: str,
-    config: Config,
     crops: NDArray[np.uint8],
     texts: list[str],
     views: tuple[str, ...],
 ) -> dict[str, NDArray[Any]]:
     """The self-test: the checkpoint's own vectors, so that it also guards the export."""
-    tokens = torch.from_numpy(encode(tokenizer_json, texts, config.model.context_length))
+    tokens = torch.from_numpy(encode(tokenizer_json, texts, model.context_length))
     return {
         "crops": crops,
         "texts": np.array(texts),
-        "vectors_text": F.normalize(model.text(tokens), dim=-1).numpy(),
+        "vectors_text": unit(model.text(tokens)).numpy(),
         **{f"vectors_{view}": _image_vectors(model, crops, view) for view in views},
     }
 

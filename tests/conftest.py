@@ -240,19 +240,16 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint with random weights that make every part matter: routers that decide, batch norms that shift."""
-    torch = pytest.importorskip("torch")
+def _write_checkpoint(folder: Path, data: Path, model_values: dict[str, Any], words: Any) -> Path:
+    """A checkpoint with random weights that make every part matter: routers that decide, norms that shift."""
+    import torch
+
     from tagclip.train.checkpoint import write_json, write_tensors
     from tagclip.train.config import Config
-    from tagclip.train.data import load_split
     from tagclip.train.model import TagClip
-    from tagclip.train.words import build_words
 
-    config = Config.from_json({"name": "toy", "data": str(toy_data), "model": TOY_MODEL})
-    captions = [caption for sample in load_split(toy_data, "train") for caption in sample.captions]
-    words = build_words("none", captions)
+    values = {"name": "toy", "data": str(data), "model": model_values, "train": {"word_dropout": 0.0}}
+    config = Config.from_json(values)
     torch.manual_seed(0)
     model = TagClip(config.model, words.vocabulary)
     with torch.no_grad():
@@ -263,8 +260,74 @@ def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
                 tensor.uniform_(0.5, 2)
             elif "running_mean" in name or name.endswith("norm.bias"):
                 tensor.normal_(std=0.3)
-    folder = tmp_path_factory.mktemp("toy") / "checkpoint"
+            elif "experts" in name and name.endswith("weight"):  # of an open_clip tower they begin equal
+                tensor.mul_(torch.empty_like(tensor).uniform_(0.3, 2))
     write_tensors(folder / "model.safetensors", model.state_dict())
     write_json(folder / "config.json", config.to_json())
     (folder / "tokenizer.json").write_text(words.tokenizer_json, encoding="utf-8")
     return folder
+
+
+@pytest.fixture(scope="session")
+def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model from scratch, with random weights."""
+    pytest.importorskip("torch")
+    from tagclip.train.data import load_split
+    from tagclip.train.words import build_words
+
+    captions = [caption for sample in load_split(toy_data, "train") for caption in sample.captions]
+    folder = tmp_path_factory.mktemp("toy") / "checkpoint"
+    return _write_checkpoint(folder, toy_data, TOY_MODEL, build_words("none", captions))
+
+
+@pytest.fixture(scope="session")
+def tse_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with token selection."""
+    pytest.importorskip("torch")
+    from tagclip.train.data import load_split
+    from tagclip.train.words import build_words
+
+    captions = [caption for sample in load_split(toy_data, "train") for caption in sample.captions]
+    folder = tmp_path_factory.mktemp("toy") / "tse"
+    values = TOY_MODEL | {"tse_ratio": 0.3, "tse_dim": 24}
+    return _write_checkpoint(folder, toy_data, values, build_words("none", captions))
+
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 8, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_clip(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of an open_clip model, real in all but its size, that open_clip knows from here on."""
+    open_clip = pytest.importorskip("open_clip")
+    path: Path = tmp_path_factory.mktemp("open_clip") / "tiny-vit.json"
+    path.write_text(json.dumps(TINY_CLIP))
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+TINY_TAG_CLIP = {
+    "clip": "tiny-vit",
+    "height_px": HEIGHT_PX,
+    "width_px": WIDTH_PX,
+    "normalise": "imagenet",
+    "moe_layers": [1],
+    "experts": 4,
+    "selected": 3,
+    "tse_ratio": 0.3,
+    "tse_dim": 24,
+}
+
+
+@pytest.fixture(scope="session")
+def clip_checkpoint(tiny_clip: str, toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TAG-CLIP on open_clip towers, small, with random weights: HR-MoE, view token, TSE, CLIP's tokenizer."""
+    from tagclip.train.clip_words import clip_words
+
+    folder = tmp_path_factory.mktemp("toy") / "clip"
+    return _write_checkpoint(folder, toy_data, TINY_TAG_CLIP | {"clip": tiny_clip}, clip_words())

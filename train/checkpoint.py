@@ -24,6 +24,8 @@ from tagclip.runtime.files import write_atomic
 from tagclip.train.config import Config
 from tagclip.train.model import TagClip
 
+_TABLES = ("text.table.codes", "text.table.weight", "text.token_embedding.weight")
+
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Tensors to a safetensors file, atomically."""
@@ -80,10 +82,13 @@ def load_checkpoint(folder: Path) -> tuple[TagClip, str, Config]:
         for k, v in read_tensors(folder / "model.safetensors").items()
         if not k.startswith(("classifier.", "attributes."))
     }
-    table = tensors.get("text.table.codes", tensors.get("text.table.weight"))
+    table = next((tensors[name] for name in _TABLES if name in tensors), None)
     if table is None:
         raise CheckpointError(f"{folder}: model.safetensors has no text.table; it is not a tagclip model")
-    model = TagClip(config.model, table.shape[0])
+    try:
+        model = TagClip(config.model, table.shape[0])
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -42,7 +42,7 @@ def train(
     if is_first() and not resume and target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise OutputError(f"{target} exists and is not empty; use --resume to go on, or another --out")
     with bar(quiet=not is_first()) as tick:
-        run = Run(settings, folder or Path(settings.data), target, tick)
+        run = Run(settings, folder or Path(settings.data), target, tick, resume)
         if resume:
             run.resume()
         if is_first():

@@ -9,6 +9,13 @@ from typing import Any
 
 from tagclip.runtime.errors import ConfigError
 
+_SMALL_TOWERS = (
+    *("stem", "stem_blocks", "layers", "heads", "mlp_ratio"),
+    *("text_width", "text_layers", "text_heads", "context_length", "embedding_dim", "word_vectors"),
+)
+# The orthogonal loss (eq. 10): cosine that is allowed, weight. The paper prints alpha 0.1 and no weight.
+_ORTHO = {"paper": (0.1, 1.0), "released": (0.001, 100.0)}
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -27,6 +34,19 @@ class ModelConfig:
         context_length: tokens of a description.
         embedding_dim: of the common space.
         word_vectors: "minilm" has frozen vectors from all-MiniLM-L6-v2 (see words.py), "none" learns a table.
+        clip: name of an open_clip model, such as "ViT-B-16-quickgelu", whose towers are taken; empty for the small
+            towers. With a name, what describes the small towers (stem to mlp_ratio, text_width to word_vectors) must
+            be left at its default. Plain CLIP is `moe_layers: []`.
+        normalise: mean and deviation of the pixels that go into an open_clip tower: "clip" its own, "imagenet" as
+            TAG-CLIP. The small towers scale to -1..1 in any case.
+        text_dropout: of the attention of an open_clip text tower, in training (the release: 0.05).
+        router: "view" is the HR-MoE. "token" is the vanilla mixture: each token weighs all experts, `selected` may be
+            `experts`, there are no groups and no view token, and the view and orthogonal losses are 0.
+        router_noise: adds the release's noise N(0, 0.01^2) to the token router's logits in training.
+        gumbel: in training draws the view that routes with Gumbel noise, as the release. Evaluation always takes the
+            arg max; the release draws there too, which makes its vectors differ from run to run.
+        tse_ratio: share of the tokens that token selection keeps, 0..1; 0 for no TSE (the paper: 0.3).
+        tse_dim: length of the local feature.
     """
 
     height_px: int = 128
@@ -45,8 +65,61 @@ class ModelConfig:
     context_length: int = 80
     embedding_dim: int = 128
     word_vectors: str = "minilm"
+    clip: str = ""
+    normalise: str = "clip"
+    text_dropout: float = 0.0
+    router: str = "view"
+    router_noise: bool = False
+    gumbel: bool = False
+    tse_ratio: float = 0.0
+    tse_dim: int = 1024
 
     def __post_init__(self) -> None:
+        self._check_mixture()
+        _require(0 <= self.tse_ratio <= 1, f"model.tse_ratio must lie in 0..1, found {self.tse_ratio}")
+        _require(
+            self.tse_dim >= 2 and self.tse_dim % 2 == 0,
+            f"model.tse_dim must be even and at least 2, found {self.tse_dim}",
+        )
+        _require(
+            self.normalise in ("clip", "imagenet"),
+            f"model.normalise must be clip or imagenet, found {self.normalise!r}",
+        )
+        _require(
+            0 <= self.text_dropout < 1, f"model.text_dropout must lie in 0..1, found {self.text_dropout}"
+        )
+        if self.clip:
+            self._refuse(_SMALL_TOWERS, f"describes the small towers, and model.clip is {self.clip!r}")
+        else:
+            self._refuse(("normalise", "text_dropout"), "is for open_clip towers, and model.clip is empty")
+            self._check_small_towers()
+
+    def _refuse(self, names: tuple[str, ...], why: str) -> None:
+        for f in dataclasses.fields(self):
+            if f.name in names:
+                _require(
+                    getattr(self, f.name) == f.default,
+                    f"model.{f.name} {why}; leave it out, found {getattr(self, f.name)!r}",
+                )
+
+    def _check_mixture(self) -> None:
+        _require(
+            self.router in ("view", "token"), f"model.router must be view or token, found {self.router!r}"
+        )
+        by_view = self.router == "view"
+        least, most = (3, self.experts - 1) if by_view else (2, self.experts)
+        _require(
+            self.experts >= least,
+            f"model.experts must be at least {least}{' (aerial, shared, ground)' if by_view else ''}, "
+            f"found {self.experts}",
+        )
+        _require(1 <= self.selected <= most, f"model.selected must lie in 1..{most}, found {self.selected}")
+        _require(
+            all(k >= 0 for k in self.moe_layers) and len(set(self.moe_layers)) == len(self.moe_layers),
+            f"model.moe_layers must be block numbers from 0, each once, found {list(self.moe_layers)}",
+        )
+
+    def _check_small_towers(self) -> None:
         scale = 2 ** len(self.stem)
         _require(
             self.height_px % scale == 0 and self.width_px % scale == 0,
@@ -67,14 +140,6 @@ class ModelConfig:
         _require(
             all(0 <= k < self.layers for k in self.moe_layers),
             f"model.moe_layers must lie in 0..{self.layers - 1}, found {list(self.moe_layers)}",
-        )
-        _require(
-            self.experts >= 3,
-            f"model.experts must be at least 3 (aerial, shared, ground), found {self.experts}",
-        )
-        _require(
-            1 <= self.selected <= self.experts - 1,
-            f"model.selected must lie in 1..{self.experts - 1}, found {self.selected}",
         )
         _require(
             self.word_vectors in ("minilm", "none"),
@@ -107,6 +172,10 @@ class TrainConfig:
         weight_attributes: of the attribute loss (attributes.py), for data that has them.
         captions: of an image in one step; each makes its own batch of pairs.
         ortho_alpha: |cos| up to which CLS and view token may agree (the paper's alpha).
+        ortho: "paper" (alpha 0.1, weight 1) or "released" (alpha 0.001, weight 100, what the authors' code has)
+            instead of ortho_alpha and weight_ortho; "custom" takes these two.
+        contrast: the contrastive losses: "tag" is N-ITC and R-ITC, "sdm" that of IRRA, "tal" that of RDE.
+        pretrained: file of open_clip weights that a run begins with (see pretrained.py); empty for random weights.
         word_dropout: share of a caption's tokens that become the unknown token.
         eval_every: epochs between validations.
         save_every_steps: steps between saved states, besides the one after every epoch; 0 for none.
@@ -140,6 +209,9 @@ class TrainConfig:
     weight_attributes: float = 0.0
     captions: int = 1
     ortho_alpha: float = 0.1
+    ortho: str = "custom"
+    contrast: str = "tag"
+    pretrained: str = ""
     word_dropout: float = 0.05
     eval_every: int = 2
     save_every_steps: int = 0
@@ -197,6 +269,23 @@ class TrainConfig:
             "train.view_balanced needs an even train.batch, and an even images_per_identity for the sampler pk, "
             f"found {self.batch} and {k}",
         )
+        _require(
+            self.contrast in ("tag", "sdm", "tal"),
+            f"train.contrast must be tag, sdm or tal, found {self.contrast!r}",
+        )
+        _require(
+            self.ortho in ("custom", *_ORTHO),
+            f"train.ortho must be paper, released or custom, found {self.ortho!r}",
+        )
+        _require(
+            self.ortho == "custom"
+            or (self.ortho_alpha, self.weight_ortho) == (TrainConfig.ortho_alpha, TrainConfig.weight_ortho),
+            f"train.ortho_alpha and train.weight_ortho are for train.ortho: custom, found {self.ortho!r}",
+        )
+
+    def orthogonal(self) -> tuple[float, float]:
+        """Alpha and weight of the orthogonal loss (eq. 10)."""
+        return _ORTHO.get(self.ortho, (self.ortho_alpha, self.weight_ortho))
 
 
 @dataclass(frozen=True)
@@ -207,6 +296,16 @@ class Config:
     data: str = "data/nano"
     model: ModelConfig = field(default_factory=ModelConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        _require(
+            not self.model.clip or self.train.word_dropout == 0,
+            "train.word_dropout must be 0 with model.clip: CLIP has no token for an unknown word",
+        )
+        _require(
+            bool(self.model.clip) or not self.train.pretrained,
+            "train.pretrained needs model.clip: the small towers begin with random weights",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary of all values."""

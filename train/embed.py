@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.model import TagClip
+from tagclip.train.model import Encoded, TagClip, unit
 from tagclip.train.split import Split, trim
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -17,7 +16,7 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def embed_split(
     model: TagClip, split: Split, precision: str = "fp32", known_view: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Unit vectors of all images (N, D) and of all captions (C, D).
+    """Unit vectors of all images (N, D) and of all captions (C, D), as `unit` makes them.
 
     Args:
         precision: "fp32", "bf16" or "fp16".
@@ -27,19 +26,24 @@ def embed_split(
     device = next(model.parameters()).device
     with torch.autocast(device.type, AUTOCAST.get(precision), enabled=precision in AUTOCAST):
         images = [
-            model.image(
-                torch.from_numpy(split.images[k : k + 256]).to(device),
-                torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
-            )[0]
-            .float()
-            .cpu()
+            _vectors(
+                model.image(
+                    torch.from_numpy(split.images[k : k + 256]).to(device),
+                    torch.from_numpy(split.view[k : k + 256]).to(device) if known_view else None,
+                )[0]
+            )
             for k in range(0, len(split.images), 256)
         ]
         texts = [
-            model.text(trim(split.tokens[k : k + 512]).to(device)).float().cpu()
+            _vectors(model.text(trim(split.tokens[k : k + 512]).to(device)))
             for k in range(0, len(split.tokens), 512)
         ]
-    return F.normalize(torch.cat(images), dim=-1), F.normalize(torch.cat(texts), dim=-1)
+    return torch.cat(images), torch.cat(texts)
+
+
+def _vectors(encoded: Encoded) -> Tensor:
+    part = None if encoded.part is None else encoded.part.float()
+    return unit(Encoded(encoded.whole.float(), part)).cpu()
 
 
 def evaluate_split(

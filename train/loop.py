@@ -21,6 +21,8 @@ from tagclip.train.attributes import GROUPS
 from tagclip.train.augment import kept_spec
 from tagclip.train.batches import Batch, Batches
 from tagclip.train.checkpoint import write_json, write_tensors
+from tagclip.train.clip_models import context_length
+from tagclip.train.clip_words import clip_words
 from tagclip.train.config import Config
 from tagclip.train.data import Sample, load_split
 from tagclip.train.embed import evaluate_split
@@ -28,9 +30,11 @@ from tagclip.train.engine import Engine, batch_norms
 from tagclip.train.images import open_images
 from tagclip.train.model import TagClip
 from tagclip.train.optimiser import learning_rate, make_optimiser, set_rate
+from tagclip.train.pretrained import load_pretrained
 from tagclip.train.split import Split, as_split
 from tagclip.train.state import Progress, load_state, read_progress, save_state
 from tagclip.train.step import backward
+from tagclip.train.towers import TextTower
 from tagclip.train.words import build_words
 
 Tick = Callable[[str, int, int, str], None]
@@ -43,8 +47,11 @@ class Run:
         notes: sentences that say what was chosen: device, processes, where images are kept.
     """
 
-    def __init__(self, config: Config, folder: Path, out: Path, tick: Tick):
+    def __init__(self, config: Config, folder: Path, out: Path, tick: Tick, resumes: bool = False):
         """Read the data and build the model; under torchrun in every process.
+
+        Args:
+            resumes: `resume` follows, and brings the weights: the pretrained ones are not needed.
 
         Raises:
             ConfigError, DataError, OutputError: whatever would stop the run later, as far as it can be known.
@@ -62,7 +69,11 @@ class Run:
         crossing = {s.identity for s in self.samples} & {s.identity for s in val}
         if crossing:
             raise DataError(f"identity {min(crossing)} is in train and in val; identities never cross splits")
-        words = build_words(config.model.word_vectors, (c for s in self.samples for c in s.captions))
+        words = (
+            clip_words()
+            if config.model.clip
+            else build_words(config.model.word_vectors, (c for s in self.samples for c in s.captions))
+        )
         self.tokenizer_json = words.tokenizer_json
         self.train = self._split("train", self.samples, kept_spec(self.spec, config.train.augment))
         # Only the first process validates.
@@ -76,9 +87,12 @@ class Run:
         attributes = sum(map(len, GROUPS.values())) if config.train.weight_attributes else 0
         model = TagClip(config.model, words.vocabulary, identities, attributes)
         if words.codes is not None and words.scales is not None:
+            assert isinstance(model.text, TextTower)
             model.text.table.load_state_dict(
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
             )
+        if config.train.pretrained and not resumes:
+            load_pretrained(model, Path(config.train.pretrained))
         prepared, notes = self.engine.prepare(model)
         assert isinstance(prepared, TagClip)
         self.model, self.notes = prepared, self.notes + notes
@@ -113,7 +127,7 @@ class Run:
         return as_split(
             samples,
             self.tokenizer_json,
-            self.config.model.context_length,
+            context_length(self.config.model),
             images,
             with_attributes=name == "train" and self.config.train.weight_attributes > 0,
         )

@@ -16,12 +16,15 @@ def same_identity_targets(ids: Tensor) -> Tensor:
 
 
 def n_itc(similarity: Tensor, targets: Tensor, soft: float) -> Tensor:
-    """Normalised image-text contrastive loss with softened targets, mean of both directions.
+    """N-ITC, the normalised image-text contrastive loss with softened targets (of eq. 1 and 2).
 
     Args:
-        similarity: (B, B) scaled cosines, images in rows.
+        similarity: (B, B) cosines times the scale, images in rows.
         targets: (B, B) rows that sum to 1.
         soft: share of the model's own (detached) prediction in the target, 0..1.
+
+    Returns:
+        cross-entropy, mean over rows and both directions.
     """
 
     def one_way(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -32,12 +35,15 @@ def n_itc(similarity: Tensor, targets: Tensor, soft: float) -> Tensor:
 
 
 def r_itc(similarity: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
-    """Reversed contrastive loss KL(prediction || targets + epsilon), mean of both directions.
+    """R-ITC, the reversed contrastive loss KL(prediction || targets + epsilon) (of eq. 1 and 2).
 
     Args:
-        similarity: (B, B) scaled cosines.
+        similarity: (B, B) cosines times the scale, images in rows.
         targets: (B, B) rows that sum to 1.
         epsilon: keeps log 0 away.
+
+    Returns:
+        mean over rows and both directions.
     """
 
     def one_way(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -47,18 +53,81 @@ def r_itc(similarity: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
     return (one_way(similarity, targets) + one_way(similarity.T, targets.T)) / 2
 
 
+def sdm(cosine: Tensor, targets: Tensor, temperature: float = 0.02) -> Tensor:
+    """Similarity distribution matching of IRRA (METHOD 6): R-ITC at a fixed scale, both directions summed.
+
+    Args:
+        cosine: (B, B) in -1..1, images in rows.
+        targets: (B, B) rows that sum to 1.
+        temperature: what the cosines are divided by.
+    """
+    return 2 * r_itc(cosine / temperature, targets, 1e-8)
+
+
+def tal(cosine: Tensor, ids: Tensor, temperature: float = 0.015, margin: float = 0.1) -> Tensor:
+    """Triplet alignment loss of RDE (METHOD 6), sum over rows and both directions.
+
+    A row gives [margin - weighted mean of its positives + temperature * log sum of exp(negatives / temperature)]_+,
+    the weights being the (detached) softmax over the positives. A row without negatives gives 0.
+
+    Args:
+        cosine: (B, B) in -1..1, images in rows.
+        ids: (B,) identities.
+        temperature, margin: RDE's 0.015 and 0.1.
+    """
+    same = ids[:, None] == ids[None]
+
+    def one_way(scores: Tensor) -> Tensor:
+        scaled = scores / temperature
+        weights = scaled.detach().masked_fill(~same, float("-inf")).softmax(1)
+        # Not -inf: the logarithm of an empty sum would have NaN for a gradient.
+        hardest = temperature * scaled.masked_fill(same, -1e9).logsumexp(1)
+        return (margin - (weights * scores).sum(1) + hardest).clamp(min=0).sum()
+
+    return one_way(cosine) + one_way(cosine.T)
+
+
+def contrast(
+    kind: str, images: Tensor, texts: Tensor, ids: Tensor, scale: Tensor, soft: float
+) -> dict[str, Tensor]:
+    """The contrastive losses of one level: L_GA of the global features, L_LA of those of TSE (eq. 11 and 12).
+
+    Args:
+        kind: TrainConfig.contrast.
+        images, texts: (B, D) features of the pairs, not normalised, float32.
+        ids: (B,) identities.
+        scale: () factor of the cosines; SDM and TAL have their own.
+        soft: as in `n_itc`.
+
+    Returns:
+        name -> loss ().
+    """
+    cosine = F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
+    if kind == "tal":
+        return {"tal": tal(cosine, ids)}
+    targets = same_identity_targets(ids)
+    if kind == "sdm":
+        return {"sdm": sdm(cosine, targets)}
+    return {"n_itc": n_itc(scale * cosine, targets, soft), "r_itc": r_itc(scale * cosine, targets)}
+
+
 def view_loss(view_logits: list[Tensor], view: Tensor) -> Tensor:
-    """Cross-entropy of the image-level routers (eq. 9), mean over blocks. view_logits: (B, 2) each; view: (B,)."""
+    """Cross-entropy of the image-level routers (eq. 9), mean over blocks; 0 without any.
+
+    Args:
+        view_logits: (B, 2) of each block.
+        view: (B,) int64, 0 aerial, 1 ground.
+    """
     if not view_logits:
-        return torch.zeros(())
+        return torch.zeros((), device=view.device)
     return torch.stack([F.cross_entropy(logits.float(), view) for logits in view_logits]).mean()
 
 
 def orthogonal_loss(cls: list[Tensor], view: list[Tensor], alpha: float) -> Tensor:
-    """Hinge max(|cos(CLS, view token)| - alpha, 0), mean over images and blocks.
+    """Hinge max(|cos(CLS, view token)| - alpha, 0), mean over images and blocks; 0 without any.
 
     Equation 10 prints min(|cos|, alpha), which has no gradient where the paper's prose wants one; this is the
-    reading that fits the prose and the released code.
+    reading that fits the prose and the released code. TrainConfig.ortho has both pairs of alpha and weight.
 
     Args:
         cls, view: (B, W) per block.
@@ -87,5 +156,10 @@ def attribute_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tens
 
 
 def identity_loss(logits_image: Tensor, logits_text: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of the shared identity classifier on both towers; logits (B, C), labels (B,)."""
+    """L_id: mean cross-entropy of the shared identity classifier on both towers (of eq. 13).
+
+    Args:
+        logits_image, logits_text: (B, C) of the global features, not normalised.
+        labels: (B,) int64 classes.
+    """
     return (F.cross_entropy(logits_image, labels) + F.cross_entropy(logits_text, labels)) / 2

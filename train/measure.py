@@ -91,7 +91,7 @@ def _of_checkpoint(folder: Path) -> Embed:
     spec = PreprocessSpec(config.model.height_px, config.model.width_px)
 
     def run(samples: list[Sample]) -> tuple[Vectors, Vectors]:
-        data = as_split(samples, tokenizer_json, config.model.context_length, load_images(samples, spec))
+        data = as_split(samples, tokenizer_json, net.context_length, load_images(samples, spec))
         images, texts = (vectors.numpy() for vectors in embed_split(net, data))
         if not (np.isfinite(images).all() and np.isfinite(texts).all()):
             raise CheckpointError(

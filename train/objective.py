@@ -7,7 +7,6 @@ the features of all processes and of all micro batches at once (step.py).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tagclip.train.attributes import GROUPS
@@ -15,14 +14,12 @@ from tagclip.train.batches import Labels
 from tagclip.train.config import TrainConfig
 from tagclip.train.losses import (
     attribute_loss,
+    contrast,
     identity_loss,
-    n_itc,
     orthogonal_loss,
-    r_itc,
-    same_identity_targets,
     view_loss,
 )
-from tagclip.train.model import TagClip
+from tagclip.train.model import Encoded, TagClip
 
 Features = dict[str, Tensor]
 
@@ -35,12 +32,17 @@ def encode_pairs(model: TagClip, crops: Tensor, tokens: list[Tensor]) -> Feature
         tokens: (b, T) int64, one entry for each caption of an image.
     """
     image, routing = model.image(crops)
-    features = {"image": image}
+    features = _levels("image", image)
     for k, each in enumerate(tokens):
-        features[f"text{k}"] = model.text(each)
+        features |= _levels(f"text{k}", model.text(each))
     for k, (logits, cls, view) in enumerate(zip(routing.view_logits, routing.cls, routing.view, strict=True)):
         features |= {f"view_logits{k}": logits, f"cls{k}": cls, f"view{k}": view}
     return {name: feature.float() for name, feature in features.items()}
+
+
+def _levels(name: str, encoded: Encoded) -> Features:
+    """The global feature and, with TSE, the local one."""
+    return {name: encoded.whole} | ({} if encoded.part is None else {f"part_{name}": encoded.part})
 
 
 def weighted_losses(
@@ -56,18 +58,29 @@ def weighted_losses(
     captions = sum(name.startswith("text") for name in features)
     blocks = sum(name.startswith("cls") for name in features)
     image, texts = features["image"], [features[f"text{k}"] for k in range(captions)]
-    targets = same_identity_targets(labels.identity)
-    unit = F.normalize(image, dim=-1)
-    similarities = [model.scale() * unit @ F.normalize(text, dim=-1).T for text in texts]
     logits, cls, view = (
         [features[f"{name}{k}"] for k in range(blocks)] for name in ("view_logits", "cls", "view")
     )
-    parts = {
-        "n_itc": torch.stack([n_itc(s, targets, soft) for s in similarities]).mean(),
-        "r_itc": torch.stack([r_itc(s, targets) for s in similarities]).mean(),
-        "view": config.weight_view * view_loss(logits, labels.view).to(image.device),
-        "ortho": config.weight_ortho * orthogonal_loss(cls, view, config.ortho_alpha).to(image.device),
-    }
+    parts: dict[str, Tensor] = {}
+    for prefix, suffix in (("", ""), ("part_", "_part")):  # L_GA and, with TSE, L_LA (eq. 11)
+        if f"{prefix}image" not in features:
+            continue
+        each = [
+            contrast(
+                config.contrast,
+                features[f"{prefix}image"],
+                features[f"{prefix}text{k}"],
+                labels.identity,
+                model.scale(),
+                soft,
+            )
+            for k in range(captions)
+        ]
+        parts |= {name + suffix: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
+    if blocks:  # none without an HR-MoE
+        alpha, weight = config.orthogonal()
+        parts["view"] = config.weight_view * view_loss(logits, labels.view)
+        parts["ortho"] = weight * orthogonal_loss(cls, view, alpha)
     if model.classifier is not None:
         both = model.classifier(image), model.classifier(texts[0])
         parts["id"] = config.weight_id * identity_loss(*both, labels.identity)

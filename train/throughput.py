@@ -4,8 +4,9 @@
 
 Both take steps in turn on random images and texts, with the same batch, precision, optimiser and device; medians count.
 Theirs is open_clip's model and ClipLoss and nothing else. Ours is everything that `tagclip train` does in a step once
-the batch stands on the device. Utilisation is the arithmetic of a step, counted by torch, over its time, as a share of
-what this device reaches in a plain matrix product in the same precision, or of --peak-tflops from a data sheet.
+the batch stands on the device. Texts have the lengths of captions, 39 words on average; open_clip pads them to 77
+tokens, we to the longest of the batch. Utilisation is the arithmetic of a step, counted by torch, over its time, as a
+share of what this device reaches in a plain matrix product of that precision, or of --peak-tflops from a data sheet.
 What gradient caching computes twice counts twice; with train.micro_batch=0 nothing is.
 """
 
@@ -22,22 +23,27 @@ from typing import Any
 import click
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tagclip.runtime.errors import ConfigError, TagclipError
 from tagclip.train.attributes import GROUPS
 from tagclip.train.batches import Batch, Labels
+from tagclip.train.clip_models import context_length
+from tagclip.train.clip_words import clip_words
 from tagclip.train.config import Config, load_config
 from tagclip.train.embed import AUTOCAST
 from tagclip.train.engine import Engine
 from tagclip.train.model import TagClip
 from tagclip.train.optimiser import make_optimiser
+from tagclip.train.split import trim
 from tagclip.train.step import backward
 from tagclip.train.words import build_words
 
 IDENTITIES = 4840  # of TAG-PEDES' training split: the size of the identity classifier
 TOKENS_OF_CLIP = 77
+CAPTION_TOKENS = (46, 9)  # mean and deviation: TAG-PEDES has 39 words a caption (arXiv 2511.08369)
 
 
 def measure(config: Config, against: str, steps: int, rounds: int, peak_tflops: float) -> dict[str, Any]:
@@ -98,7 +104,7 @@ def measure(config: Config, against: str, steps: int, rounds: int, peak_tflops: 
 def our_step(engine: Engine, config: Config) -> Callable[[], Tensor]:
     """A function that takes one step of our training and returns the norm of its gradient."""
     settings, shape = config.train, config.model
-    words = build_words(shape.word_vectors, ["a person in a red jacket"])
+    words = clip_words() if shape.clip else build_words(shape.word_vectors, ["a person in a red jacket"])
     attributes = sum(map(len, GROUPS.values())) if settings.weight_attributes else 0
     model = TagClip(shape, words.vocabulary, IDENTITIES if settings.weight_id else 0, attributes)
     prepared, _ = engine.prepare(model.train())
@@ -119,9 +125,10 @@ def our_step(engine: Engine, config: Config) -> Callable[[], Tensor]:
         torch.from_numpy(rng.random((size, shape.height_px, shape.width_px, 3), np.float32)).to(device) * 255
     )
     texts = [
-        rng.integers(2, words.vocabulary, (size, shape.context_length)) for _ in range(settings.captions)
+        _texts(size, context_length(shape), words.vocabulary, bool(shape.clip), rng)
+        for _ in range(settings.captions)
     ]
-    batch = Batch(crops, [torch.from_numpy(text).to(device) for text in texts], labels)
+    batch = Batch(crops, [trim(text).to(device) for text in texts], labels)
     norm = settings.clip_norm or float("inf")
 
     def step() -> Tensor:
@@ -155,7 +162,9 @@ def their_step(engine: Engine, config: Config, name: str) -> Callable[[], Tensor
     side = model.visual.image_size
     height, width = side if isinstance(side, (tuple, list)) else (side, side)
     images = torch.rand(size, 3, height, width, device=device)
-    texts = torch.randint(1, model.vocab_size, (size, TOKENS_OF_CLIP), device=device)
+    texts = torch.from_numpy(
+        _texts(size, TOKENS_OF_CLIP, model.vocab_size, True, np.random.default_rng(0))
+    ).to(device)
     loss = open_clip.ClipLoss()
     norm = config.train.clip_norm or float("inf")
 
@@ -171,6 +180,19 @@ def their_step(engine: Engine, config: Config, name: str) -> Callable[[], Tensor
         return clipped
 
     return step
+
+
+def _texts(
+    count: int, context: int, vocabulary: int, framed: bool, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Random token ids (count, context) with the lengths of captions; `framed` by CLIP's first and last token."""
+    texts = np.zeros((count, context), np.int64)
+    lengths = np.clip(rng.normal(*CAPTION_TOKENS, count), 8, context).astype(int)
+    for row, length in zip(texts, lengths, strict=True):
+        row[:length] = rng.integers(2, vocabulary - 2, length)
+        if framed:  # the last two of its vocabulary
+            row[0], row[length - 1] = vocabulary - 2, vocabulary - 1
+    return texts
 
 
 def matmul_tflops(device: torch.device, precision: str) -> float:

@@ -105,12 +105,12 @@ def _from_captions(captions: Iterable[str]) -> Words:
 
 
 def encode(tokenizer_json: str, captions: list[str], context_length: int) -> NDArray[np.int64]:
-    """Token ids (N, context_length), padded with PAD_ID and cut at the end."""
+    """Token ids (N, context_length), padded with PAD_ID and cut at the end (an end token stays)."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_str(tokenizer_json)
+    tokenizer.enable_truncation(context_length)
     ids = np.full((len(captions), context_length), PAD_ID, np.int64)
     for row, encoding in zip(ids, tokenizer.encode_batch(captions), strict=True):
-        found = encoding.ids[:context_length]
-        row[: len(found)] = found
+        row[: len(encoding.ids)] = encoding.ids
     return ids

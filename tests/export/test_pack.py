@@ -14,7 +14,6 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 ort = pytest.importorskip("onnxruntime")
 
-import torch.nn.functional as F
 from click.testing import CliRunner
 
 from tagclip.export import pack
@@ -29,7 +28,7 @@ from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import load_checkpoint
 from tagclip.train.config import ModelConfig
 from tagclip.train.measure import evaluate_path
-from tagclip.train.model import TagClip
+from tagclip.train.model import TagClip, unit
 from tagclip.train.words import encode
 
 TEXTS = ["a man in a red shirt", "a person in a blue jacket", "man"]
@@ -51,7 +50,7 @@ def reference(checkpoint: Path, crops: np.ndarray, view: str) -> np.ndarray:
     model, _, _ = load_checkpoint(checkpoint)
     with torch.no_grad():
         known = torch.full((len(crops),), VIEWS.index(view))
-        return F.normalize(model.image(torch.from_numpy(crops), known)[0], dim=-1).numpy()
+        return unit(model.image(torch.from_numpy(crops), known)[0]).numpy()
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -75,7 +74,7 @@ def test_text_graph_equals_pytorch(exported: tuple[Bundle, dict[str, Any]], toy_
     model, tokenizer_json, config = load_checkpoint(toy_checkpoint)
     tokens = encode(tokenizer_json, TEXTS, config.model.context_length)
     with torch.no_grad():
-        wanted = F.normalize(model.text(torch.from_numpy(tokens)), dim=-1).numpy()
+        wanted = unit(model.text(torch.from_numpy(tokens))).numpy()
     got = TextEncoder(exported[0]).embed(TEXTS)
     assert (got * wanted).sum(1).min() > 0.99999
 
@@ -124,7 +123,7 @@ def test_frozen_word_vectors_stay_8_bits(toy_model: dict[str, Any]) -> None:
     assert "DequantizeLinear" in nodes and len(graph) < 2 * 500 * 96 + 100_000
     tokens = np.random.default_rng(0).integers(0, 500, (5, config.context_length))
     with torch.no_grad():
-        wanted = F.normalize(model.text(torch.from_numpy(tokens)), dim=-1).numpy()
+        wanted = unit(model.text(torch.from_numpy(tokens))).numpy()
     got = ort.InferenceSession(graph).run(None, {"tokens": tokens})[0]
     assert (got * wanted).sum(1).min() > 0.99999
 
@@ -155,11 +154,12 @@ def test_one_view_without_data(toy_checkpoint: Path, tmp_path: Path) -> None:
 def test_a_graph_of_other_weights_is_never_written(
     toy_checkpoint: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damaged(module: torch.nn.Module, example: torch.Tensor, name: str, *rest: Any) -> bytes:
+    def damaged(module: torch.nn.Module, example: torch.Tensor, name: str, *rest: Any, **more: Any) -> bytes:
         if name == "crops":
             with torch.no_grad():
-                module.project.weight.mul_(torch.linspace(0.5, 2, len(module.project.weight))[:, None])
-        return to_onnx(module, example, name, *rest)
+                weight = module.tower.project.weight
+                weight.mul_(torch.linspace(0.5, 2, len(weight))[:, None])
+        return to_onnx(module, example, name, *rest, **more)
 
     monkeypatch.setattr(pack, "to_onnx", damaged)
     with pytest.raises(ParityError, match="nothing was written"):

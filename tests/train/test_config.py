@@ -25,6 +25,17 @@ def test_the_config_of_the_repository_loads() -> None:
     assert config.name == "nano"
 
 
+def test_the_published_recipe_loads() -> None:
+    """METHOD 2.2 to 3, read from the file that a user would take."""
+    config = load_config(Path(__file__).parents[2] / "configs" / "tag_clip_vit_b16.yaml", [])
+    model, train = config.model, config.train
+    assert (model.clip, model.height_px, model.width_px) == ("ViT-B-16-quickgelu", 224, 224)
+    assert (model.moe_layers, model.experts, model.selected) == ((6, 7, 8), 6, 5)
+    assert (model.tse_ratio, model.tse_dim, model.normalise) == (0.3, 1024, "imagenet")
+    assert (train.lr, train.lr_end, train.epochs, train.batch) == (1e-4, 5e-6, 20, 320)
+    assert train.orthogonal() == (0.001, 100.0)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -75,6 +86,31 @@ def test_the_config_of_the_repository_loads() -> None:
         ({"train": {"ema": 1.0}}, "train.ema must be at least 0 and under 1, found 1.0"),
         ({"train": {"lr_layer_decay": 0.0}}, "train.lr_layer_decay must be over 0 and at most 1, found 0.0"),
         ({"train": {"lr_new": 0.0}}, "train.lr_new must be over 0, found 0.0"),
+        ({"train": {"contrast": "itc"}}, "train.contrast must be tag, sdm or tal, found 'itc'"),
+        ({"train": {"ortho": "code"}}, "train.ortho must be paper, released or custom, found 'code'"),
+        ({"train": {"ortho": "paper", "weight_ortho": 3}}, "are for train.ortho: custom, found 'paper'"),
+        ({"train": {"pretrained": "x"}}, "train.pretrained needs model.clip"),
+        ({"model": {"clip": "ViT-B-16"}}, "train.word_dropout must be 0 with model.clip"),
+        ({"model": {"clip": "ViT-B-16", "layers": 12}}, "model.layers describes the small towers"),
+        ({"model": {"clip": "ViT-B-16", "word_vectors": "none"}}, "model.word_vectors describes the small"),
+        ({"model": {"normalise": "imagenet"}}, "model.normalise is for open_clip towers"),
+        ({"model": {"text_dropout": 0.1}}, "model.text_dropout is for open_clip towers"),
+        ({"model": {"clip": "ViT-B-16", "normalise": "none"}}, "must be clip or imagenet, found 'none'"),
+        (
+            {"model": {"clip": "ViT-B-16", "text_dropout": 1.0}},
+            "model.text_dropout must lie in 0..1, found 1.0",
+        ),
+        ({"model": {"router": "image"}}, "model.router must be view or token, found 'image'"),
+        (
+            {"model": {"router": "token", "experts": 1, "selected": 1}},
+            "model.experts must be at least 2, found 1",
+        ),
+        ({"model": {"router": "token", "selected": 5}}, "model.selected must lie in 1..4, found 5"),
+        ({"model": {"moe_layers": [1, 1]}}, "each once, found [1, 1]"),
+        ({"model": {"moe_layers": [-1]}}, "block numbers from 0, each once, found [-1]"),
+        ({"model": {"tse_ratio": 1.5}}, "model.tse_ratio must lie in 0..1, found 1.5"),
+        ({"model": {"tse_dim": 7}}, "model.tse_dim must be even and at least 2, found 7"),
+        ({"model": {"gumbel": 1}}, "model.gumbel must be bool, found 1"),
     ],
 )
 def test_what_is_wrong_is_named(values: Any, message: str) -> None:

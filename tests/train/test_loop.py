@@ -23,7 +23,7 @@ from tagclip.train.data import load_images, load_split
 from tagclip.train.embed import embed_split, evaluate_split
 from tagclip.train.loop import Run
 from tagclip.train.measure import evaluate_path
-from tagclip.train.split import as_split
+from tagclip.train.split import as_split, trim
 
 
 def make_config(toy_model: dict[str, Any], **train: Any) -> Config:
@@ -97,8 +97,61 @@ def test_two_captions_and_attributes(toy_data: Path, toy_model: dict[str, Any], 
     assert load_checkpoint(tmp_path)[0].attributes is None  # a training-only head
 
 
+def test_open_clip_towers_begin_with_a_file(
+    toy_data: Path, tiny_clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Token selection and the file of pretrained weights, once: a resumed run does not ask for it again."""
+    open_clip = pytest.importorskip("open_clip")
+    from safetensors.torch import save_file
+
+    from tagclip.train import loop
+    from tagclip.train.clip_models import open_clip_config
+
+    torch.manual_seed(5)
+    source = open_clip.CLIP(**open_clip_config(tiny_clip)).state_dict()
+    save_file(source, tmp_path / "tiny.safetensors")
+    model = {
+        "clip": tiny_clip,
+        "height_px": 32,
+        "width_px": 16,
+        "moe_layers": [1],
+        "experts": 3,
+        "selected": 2,
+    }
+    values = {"name": "toy", "model": model | {"tse_ratio": 0.3, "tse_dim": 8}}
+    train = {"epochs": 2, "batch": 18, "lr": 1e-3, "eval_every": 1, "precision": "fp32", "word_dropout": 0.0}
+    config = Config.from_json(values | {"train": train | {"pretrained": str(tmp_path / "tiny.safetensors")}})
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, toy_data, tmp_path / "out", stop_in_epoch_2).go()
+    found = read_tensors(tmp_path / "out" / "last.safetensors")
+    frozen = found["model.image.conv1.weight"]
+    assert torch.equal(frozen, source["visual.conv1.weight"])
+
+    monkeypatch.setattr(loop, "load_pretrained", lambda *_: pytest.fail("a resumed run has its weights"))
+    run = Run(config, toy_data, tmp_path / "out", silent, resumes=True)
+    run.resume()
+    history = run.go()["history"]
+    assert {"n_itc", "n_itc_part", "r_itc", "r_itc_part", "view", "ortho"} <= set(history[1])
+    assert history[1]["n_itc_part"] < history[0]["n_itc_part"]
+    assert load_checkpoint(tmp_path / "out")[0].dim == 16 + 8
+
+
+@pytest.mark.parametrize("contrast", ["sdm", "tal"])
+def test_other_contrastive_losses_learn(
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path, contrast: str
+) -> None:
+    config = make_config(toy_model, contrast=contrast, epochs=3, eval_every=3)
+    history = Run(config, toy_data, tmp_path, silent).go()["history"]
+    assert history[-1][contrast] < history[0][contrast] and "n_itc" not in history[0]
+
+
+def test_trim_keeps_a_zero_inside_a_text() -> None:
+    """0 is padding, and in CLIP's vocabulary a token too."""
+    assert trim(np.array([[5, 0, 7, 0], [5, 7, 0, 0]])).tolist() == [[5, 0, 7], [5, 7, 0]]
+
+
 def test_resume_without_moe_blocks(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
-    """The view token then has no gradient, so the optimiser has nothing on it."""
+    """Without a view token, and without a loss of the view."""
     config = make_config(toy_model | {"moe_layers": []})
     with pytest.raises(KeyboardInterrupt):
         Run(config, toy_data, tmp_path, stop_in_epoch_2).go()

@@ -4,14 +4,19 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import numpy as np
 import torch.nn.functional as F
 
+from tagclip.train.config import TrainConfig
 from tagclip.train.losses import (
+    contrast,
     identity_loss,
     n_itc,
     orthogonal_loss,
     r_itc,
     same_identity_targets,
+    sdm,
+    tal,
     view_loss,
 )
 
@@ -116,3 +121,73 @@ def test_identity_loss_is_the_mean_of_both_towers() -> None:
     assert identity_loss(right, torch.zeros(1, 3), torch.tensor([0])).item() == pytest.approx(
         torch.tensor(3.0).log().item() / 2, abs=1e-6
     )
+
+
+@pytest.fixture
+def cosine() -> torch.Tensor:
+    return torch.rand(5, 5, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+def test_sdm_is_the_kl_divergence_at_a_fixed_scale(cosine: torch.Tensor) -> None:
+    """IRRA sums both directions; its prediction is the target of torch's kl_div."""
+    targets = same_identity_targets(IDS)
+    expected = sum(
+        F.kl_div((targets + 1e-8).log(), (50 * c).log_softmax(1), reduction="batchmean", log_target=True)
+        for c in (cosine, cosine.T)
+    )
+    torch.testing.assert_close(sdm(cosine, targets), expected)
+
+
+def test_tal_row_by_row(cosine: torch.Tensor) -> None:
+    """METHOD 6, RDE, in numpy with double precision, one row at a time."""
+    tau, margin, total = 0.015, 0.1, 0.0
+    ids = IDS.numpy()
+    for scores in (cosine.double().numpy(), cosine.double().numpy().T):
+        for row, label in zip(scores, ids, strict=True):
+            positive, negative = row[ids == label], row[ids != label]
+            weight = np.exp((positive - positive.max()) / tau)
+            weight /= weight.sum()
+            hardest = tau * (np.log(np.exp((negative - negative.max()) / tau).sum()) + negative.max() / tau)
+            total += max(0.0, margin - (weight * positive).sum() + hardest)
+    assert tal(cosine, IDS).item() == pytest.approx(total, rel=1e-4) and total > 1
+
+
+def test_tal_pulls_positives_and_pushes_the_hardest_negative() -> None:
+    cosine = torch.tensor([[0.5, 0.45, -0.9], [-0.8, 0.9, -0.9], [-0.8, -0.9, 0.9]], requires_grad=True)
+    tal(cosine, torch.arange(3)).backward()
+    expected = torch.zeros(3, 3)
+    expected[0, 0], expected[0, 1] = -1, 1  # only the first row is inside the margin: 0.1 - 0.5 + 0.45 > 0
+    torch.testing.assert_close(cosine.grad, expected, atol=1e-4, rtol=0)
+
+
+def test_tal_of_one_identity_is_nothing_and_no_nan() -> None:
+    cosine = torch.rand(3, 3, requires_grad=True)
+    loss = tal(cosine, torch.zeros(3))
+    loss.backward()
+    assert loss == 0 and torch.equal(cosine.grad, torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize("kind", ["tag", "sdm", "tal"])
+def test_contrast_takes_the_cosines_of_the_pairs(kind: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    images, texts = (3 * torch.randn(5, 8, generator=generator) for _ in range(2))
+    cosine = F.cosine_similarity(images[:, None], texts[None], dim=-1)
+    targets = same_identity_targets(IDS)
+    expected = {
+        "tag": {"n_itc": n_itc(20 * cosine, targets, 0.5), "r_itc": r_itc(20 * cosine, targets)},
+        "sdm": {"sdm": sdm(cosine, targets)},  # has its own temperature
+        "tal": {"tal": tal(cosine, IDS)},
+    }
+    found = contrast(kind, images, texts, IDS, torch.tensor(20.0), 0.5)
+    torch.testing.assert_close(found, expected[kind], rtol=1e-4, atol=1e-5)
+
+
+def test_presets_of_the_orthogonal_loss() -> None:
+    """METHOD 2.4: the paper's alpha 0.1, and 100 * max(|cos| - 0.001, 0) of the release."""
+    pair = [torch.tensor([[1.0, 0.0]])], [torch.tensor([[0.6, 0.8]])]
+    values = {}
+    for preset in ("paper", "released"):
+        alpha, weight = TrainConfig(ortho=preset).orthogonal()
+        values[preset] = weight * orthogonal_loss(*pair, alpha).item()
+    assert values == pytest.approx({"paper": 0.6 - 0.1, "released": 100 * (0.6 - 0.001)})
+    assert TrainConfig(ortho_alpha=0.3, weight_ortho=2.0).orthogonal() == (0.3, 2.0)

@@ -1,4 +1,4 @@
-"""The HR-MoE against a loop that follows METHOD eq. 3-8 token by token, and what the towers must not depend on."""
+"""TagClip as others use it: lengths, the one unit vector, the temperature."""
 
 from __future__ import annotations
 
@@ -10,229 +10,38 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
 
+from tagclip.runtime.errors import ConfigError
 from tagclip.train.config import ModelConfig
-from tagclip.train.model import (
-    Attention,
-    HrMoe,
-    ImageTower,
-    TagClip,
-    TextTower,
-    WordTable,
-    group,
-    top_k_softmax,
-)
-
-WIDTH, EXPERTS = 8, 6
-
-
-@pytest.fixture
-def moe() -> HrMoe:
-    """Routers with weights that decide, instead of the near zeros of a new model."""
-    torch.manual_seed(0)
-    moe = HrMoe(WIDTH, 2.0, EXPERTS, 3)
-    for router in (moe.image_router, moe.token_router):
-        torch.nn.init.normal_(router.weight)
-        torch.nn.init.normal_(router.bias)
-    return moe
-
-
-def config(toy_model: dict[str, Any], **changes: Any) -> ModelConfig:
-    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in (toy_model | changes).items()}
-    return ModelConfig(**lists)
+from tagclip.train.model import TagClip, unit
 
 
 def model(toy_model: dict[str, Any], **changes: Any) -> TagClip:
+    lists = {k: tuple(v) if isinstance(v, list) else v for k, v in (toy_model | changes).items()}
     torch.manual_seed(1)
-    made = TagClip(config(toy_model, **changes), 20).eval()
-    for module in made.modules():
-        if isinstance(module, HrMoe):
-            torch.nn.init.normal_(module.image_router.weight)
-            torch.nn.init.normal_(module.token_router.weight)
-    return made
-
-
-def crops(count: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (count, 32, 16, 3), generator=generator, dtype=torch.uint8)
-
-
-def naive(moe: HrMoe, h: torch.Tensor, view: list[int] | None) -> torch.Tensor:
-    """METHOD eq. 3-8, one token at a time."""
-    out = torch.zeros_like(h)
-    for b in range(h.shape[0]):
-        g_img = moe.image_router.weight @ h[b, -1] + moe.image_router.bias  # eq. 3
-        z = int(g_img.softmax(0).argmax()) if view is None else view[b]  # eq. 4
-        allowed = range(0, EXPERTS - 1) if z == 0 else range(1, EXPERTS)
-        for t in range(h.shape[1]):
-            g_feat = moe.token_router.weight @ h[b, t] + moe.token_router.bias  # eq. 5
-            mask = torch.tensor([0.0 if k in allowed else float("-inf") for k in range(EXPERTS)])  # eq. 7
-            p = (g_feat + mask).softmax(0)  # eq. 6
-            top = p.argsort(descending=True)[: moe.selected].tolist()
-            for k in top:  # eq. 8
-                out[b, t] += p[k] / p[top].sum() * moe.experts[k](h[b, t])
-    return out
-
-
-@pytest.mark.parametrize("selected", [1, 3, 5])
-@pytest.mark.parametrize("known", [False, True])
-def test_moe_follows_the_equations(moe: HrMoe, selected: int, known: bool) -> None:
-    moe.selected = selected
-    h = torch.randn(6, 4, WIDTH, generator=torch.Generator().manual_seed(2))
-    predicted = moe.image_router(h[:, -1]).argmax(-1)
-    assert 0 < predicted.sum() < 6, "the case must hold both views"
-    view = (1 - predicted).tolist() if known else None  # a known view counts even against the prediction
-    mixed, logits = moe(h, None if view is None else torch.tensor(view))
-    torch.testing.assert_close(mixed, naive(moe, h, view))
-    torch.testing.assert_close(logits, F.linear(h[:, -1], moe.image_router.weight, moe.image_router.bias))
-
-
-def test_groups_share_all_but_the_other_views_own() -> None:
-    assert (group(6, 0), group(6, 1)) == ([0, 1, 2, 3, 4], [1, 2, 3, 4, 5])
-
-
-@pytest.mark.parametrize(("view", "foreign", "own"), [(0, EXPERTS - 1, 0), (1, 0, EXPERTS - 1)])
-def test_the_other_views_expert_has_no_weight_and_no_gradient(
-    moe: HrMoe, view: int, foreign: int, own: int
-) -> None:
-    moe.selected = EXPERTS - 1
-    h = torch.randn(3, 4, WIDTH)
-    before, _ = moe(h, torch.full((3,), view))
-    before.square().sum().backward()
-    assert all(not p.grad.any() for p in moe.experts[foreign].parameters())
-    assert not moe.token_router.weight.grad[foreign].any()
-    assert all(p.grad.any() for p in moe.experts[own].parameters())
-    with torch.no_grad():
-        for parameter in moe.experts[foreign].parameters():
-            parameter.fill_(1e6)
-    assert torch.equal(moe(h, torch.full((3,), view))[0], before)
-
-
-def test_the_image_router_learns_from_the_view_loss_only(moe: HrMoe) -> None:
-    mixed, logits = moe(torch.randn(3, 4, WIDTH))
-    mixed.square().sum().backward(retain_graph=True)
-    assert moe.image_router.weight.grad is None
-    logits.sum().backward()
-    assert moe.image_router.weight.grad.any()
-
-
-def test_top_k_softmax_renormalises() -> None:
-    scores = torch.tensor([1.0, 2.0, 0.0, 3.0]).log()  # log 0 is -inf
-    torch.testing.assert_close(top_k_softmax(scores, 2), torch.tensor([0.0, 0.4, 0.0, 0.6]))
-    torch.testing.assert_close(top_k_softmax(scores, 4), torch.tensor([1 / 6, 2 / 6, 0.0, 3 / 6]))
-
-
-def test_attention_is_that_of_torch() -> None:
-    torch.manual_seed(0)
-    ours, x = Attention(12, 3), torch.randn(2, 5, 12)
-    counts = torch.tensor([[True] * 5, [True, True, True, False, False]])
-    theirs = torch.nn.MultiheadAttention(12, 3, batch_first=True)
-    theirs.load_state_dict(
-        {
-            "in_proj_weight": ours.qkv.weight,
-            "in_proj_bias": ours.qkv.bias,
-            "out_proj.weight": ours.out.weight,
-            "out_proj.bias": ours.out.bias,
-        }
-    )
-    torch.testing.assert_close(ours(x), theirs(x, x, x)[0])
-    torch.testing.assert_close(ours(x, counts), theirs(x, x, x, key_padding_mask=~counts)[0])
-
-
-def test_the_view_token_leaves_after_the_last_moe(toy_model: dict[str, Any]) -> None:
-    tower = model(toy_model).image
-    seen: list[int] = []
-    for block in tower.blocks:
-        block.attention.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
-    _, routing = tower(crops(2))
-    assert seen == [34, 34, 33]  # CLS + 8 x 4 + view token in blocks 0 and 1, the HR-MoEs
-    assert [len(part) for part in (routing.view_logits, routing.cls, routing.view)] == [2, 2, 2]
-
-
-def test_without_moe_there_is_no_view_token(toy_model: dict[str, Any]) -> None:
-    tower = model(toy_model, moe_layers=[]).image
-    before, routing = tower(crops(2))
-    with torch.no_grad():
-        tower.view_token.fill_(9)
-    assert routing.view_logits == [] and torch.equal(tower(crops(2))[0], before)
+    return TagClip(ModelConfig(**lists), 20).eval()
 
 
 @torch.no_grad()
-def test_a_known_view_routes_where_the_prediction_would(toy_model: dict[str, Any]) -> None:
-    """A known view holds in every block; equal to the prediction where all blocks predict it."""
-    tower = model(toy_model).image
-    images = crops(64)
-    for k in (0, 1):  # routers that call half of the images aerial
-        logits = tower(images)[1].view_logits[k]
-        tower.blocks[k].ffn.image_router.bias.copy_(-logits.median(0).values)
-    free, routing = tower(images)
-    predicted = torch.stack([logits.argmax(-1) for logits in routing.view_logits])
-    agreed = predicted[0] == predicted[1]
-    assert agreed.any() and not agreed.all(), "the case must hold both"
-    known, _ = tower(images, predicted[0])
-    same = torch.isclose(known, free, atol=1e-6).all(1)
-    assert same[agreed].all() and not same[~agreed].any()
-    other, _ = tower(images, 1 - predicted[0])
-    assert not torch.isclose(other, free, atol=1e-6).all(1)[agreed].any()
+@pytest.mark.parametrize("ratio", [0.0, 0.3])
+def test_one_dot_product_is_the_mean_of_both_cosines(toy_model: dict[str, Any], ratio: float) -> None:
+    made = model(toy_model, tse_ratio=ratio, tse_dim=24)
+    crops = torch.randint(0, 256, (5, 32, 16, 3), dtype=torch.uint8)
+    images, _ = made.image(crops)
+    texts = made.text(torch.randint(1, 20, (4, 12)))
+    score = F.cosine_similarity(images.whole[:, None], texts.whole[None], dim=-1)
+    if ratio:  # eq. 14
+        assert images.part.shape == (5, 24) and texts.part.shape == (4, 24)
+        score = (score + F.cosine_similarity(images.part[:, None], texts.part[None], dim=-1)) / 2
+    else:
+        assert images.part is None and texts.part is None
+    torch.testing.assert_close(unit(images) @ unit(texts).T, score)
+    torch.testing.assert_close(unit(images).norm(dim=1), torch.ones(5))
+    assert unit(images).shape == (5, made.dim)
 
 
-@torch.no_grad()
-def test_an_embedding_does_not_depend_on_its_batch(toy_model: dict[str, Any]) -> None:
-    tower = model(toy_model).image
-    images = crops(7)
-    together = tower(images)[0]
-    order = torch.tensor([4, 2, 6, 0, 1, 5, 3])
-    torch.testing.assert_close(tower(images[order])[0], together[order])
-    torch.testing.assert_close(torch.cat([tower(image[None])[0] for image in images]), together)
-
-
-@torch.no_grad()
-def test_pixels_are_scaled_to_one_range(toy_model: dict[str, Any]) -> None:
-    """uint8 and float crops are the same picture, and the stem sees -1..1."""
-    tower: ImageTower = model(toy_model).image
-    seen: list[torch.Tensor] = []
-    tower.stem.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
-    images = crops(2)
-    images[0, 0, 0] = torch.tensor([0, 255, 51])
-    assert torch.equal(tower(images)[0], tower(images.float())[0])
-    torch.testing.assert_close(seen[0][0, :, 0, 0], torch.tensor([-1.0, 1.0, -0.6]))
-
-
-@torch.no_grad()
-def test_more_padding_does_not_change_a_text(toy_model: dict[str, Any]) -> None:
-    tower: TextTower = model(toy_model).text
-    tokens = torch.tensor([[5, 9, 2], [7, 0, 0]])
-    short = tower(tokens)
-    torch.testing.assert_close(tower(F.pad(tokens, (0, 9))), short)
-    torch.testing.assert_close(tower(tokens[1:, :1]), short[1:])
-    swapped = tower(torch.tensor([[9, 5, 2], [7, 0, 0]]))
-    assert not torch.isclose(swapped[0], short[0], atol=1e-4).all(), "word order counts"
-
-
-def test_word_table_is_codes_times_scales_and_frozen(toy_model: dict[str, Any]) -> None:
-    tower = model(toy_model, word_vectors="minilm").text
-    table = tower.table
-    assert isinstance(table, WordTable)
-    table.codes.copy_(torch.randint(-127, 128, table.codes.shape, dtype=torch.int8))
-    table.scales.uniform_(0.001, 0.1)
-    tokens = torch.tensor([[3, 19, 0], [1, 3, 7]])
-    rows = [[table.codes[t].double() * table.scales[t].double() for t in row] for row in tokens.tolist()]
-    expected = torch.stack([torch.stack(row) for row in rows])
-    found = table(tokens)
-    assert found.dtype == torch.float32 and not found.requires_grad
-    torch.testing.assert_close(found.double(), expected)
-    assert list(table.parameters()) == [] and set(table.state_dict()) == {"codes", "scales"}
-    kept = table.codes.clone(), table.scales.clone()
-    optimiser = torch.optim.SGD(tower.parameters(), lr=0.1)
-    tower(tokens).sum().backward()
-    optimiser.step()
-    assert torch.equal(table.codes, kept[0]) and torch.equal(table.scales, kept[1])
-
-
-def test_learned_words_learn(toy_model: dict[str, Any]) -> None:
-    tower = model(toy_model).text
-    tower(torch.tensor([[3, 0]])).square().sum().backward()
-    gradient = tower.table.weight.grad
-    assert gradient[3].any() and not gradient[4:].any()
+def test_a_clip_tower_takes_its_own_tokenizer_only(tiny_clip: str) -> None:
+    with pytest.raises(ConfigError, match="expected CLIP's tokenizer of 49408 tokens, found one of 20"):
+        TagClip(ModelConfig(clip=tiny_clip, height_px=32, width_px=16, moe_layers=()), 20)
 
 
 def test_scale_is_capped(toy_model: dict[str, Any]) -> None:
