@@ -59,7 +59,8 @@ def compare(this: Answers, other: Answers, gallery: str | None = None) -> dict[s
 
 def as_table(differences: dict[str, dict[str, Difference]]) -> str:
     """The differences for reading; each line ends with what may be concluded."""
-    head = f"{'gallery':14}  metric    this   other  {'difference':23}  {'won':>5}  {'lost':>5}  verdict"
+    width = max(map(len, ("gallery", *differences)))
+    head = f"{'gallery':{width}}  metric    this   other  {'difference':23}  {'won':>5}  {'lost':>5}  verdict"
     lines = [head]
     for name, row in differences.items():
         for title, metric in zip(TITLES, METRICS, strict=True):
@@ -67,7 +68,7 @@ def as_table(differences: dict[str, dict[str, Difference]]) -> str:
             ends = one["interval"]
             shown = f"{one['difference']:+6.2f} " + (f"[{ends[0]:+.2f}, {ends[1]:+.2f}]" if ends else "")
             lines.append(
-                f"{name:14}  {title:6} {one['this']:6.2f}  {one['other']:6.2f}  {shown:23}  {one['won']:5d}  "
+                f"{name:{width}}  {title:6} {one['this']:6.2f}  {one['other']:6.2f}  {shown:23}  {one['won']:5d}  "
                 f"{one['lost']:5d}  {verdict(one)}"
             )
             name = ""

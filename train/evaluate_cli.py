@@ -28,6 +28,9 @@ def _png(context: click.Context, parameter: click.Parameter, value: Path | None)
 @click.option(
     "--picture", type=click.Path(path_type=Path), callback=_png, help="PNG of best and worst queries."
 )
+@click.option(
+    "--wordings", is_flag=True, help="Also in plain words, words in new company and words never seen."
+)
 @click.option("--json", "as_json", is_flag=True)
 def evaluate(
     model: Path,
@@ -38,6 +41,7 @@ def evaluate(
     other: Path | None,
     by: str | None,
     picture: Path | None,
+    wordings: bool,
     as_json: bool,
 ) -> None:
     """Retrieval metrics of MODEL, a checkpoint or a bundle, in percent with 95 % intervals.
@@ -49,9 +53,10 @@ def evaluate(
     from tagclip.train.compare import as_table as as_comparison
     from tagclip.train.evaluate import as_table
     from tagclip.train.progress import bar
-    from tagclip.train.report import evaluation
+    from tagclip.train.report import evaluation, measured
 
     asked: dict[str, Any] = {"exclude_own": exclude_own, "other": other, "by": by, "picture": picture}
+    asked["wordings"] = wordings
     with bar() as tick:
         report = evaluation(model, folder, split, view=view, tick=tick, **asked)
     if as_json:
@@ -60,6 +65,14 @@ def evaluate(
             result["by"] = {by: report.bands}
         if report.differences is not None:
             result["against"] = {"model": str(other), "differences": report.differences}
+        if report.wordings is not None:
+            found = report.wordings
+            result["wordings"] = {
+                "lines": {name: measured(row) for name, row in found.lines.items()},
+                "differences": found.differences,
+                "unseen_words": found.unseen_words,
+                "examples": found.examples,
+            }
         click.echo(json.dumps(result))
         return
     click.echo(as_table(report.lines))
@@ -68,5 +81,12 @@ def evaluate(
     if report.differences is not None:
         click.echo(f"\nthis: {model}   other: {other}   difference: this - other\n")
         click.echo(as_comparison(report.differences))
+    if report.wordings is not None:
+        found = report.wordings
+        lines = {name: measured(row) for name, row in found.lines.items()}
+        click.echo("\n" + as_table(lines, "wording") + "\n\n" + as_comparison(found.differences))
+        click.echo(f"\n{found.unseen_words:.1f} unseen words a text on average; the first of them:")
+        for texts in found.examples:
+            click.echo("\n".join(f"  {text}" for text in texts) + "\n")
     if picture is not None:
         click.echo(f"\nbest and worst queries: {picture}")

@@ -17,6 +17,7 @@ from tagclip.train.evaluate import METRICS, Answers, Measured, Row, answer, rows
 from tagclip.train.groups import ELEVATION_DEG, HEIGHT_PX, by_band, elevations, heights
 from tagclip.train.measure import embed, open_model, owners
 from tagclip.train.queries_sheet import draw_queries
+from tagclip.train.wordings import ByWording, by_wording
 
 Tick = Callable[[str, int, int, str], None]
 
@@ -28,6 +29,7 @@ class Report:
     lines: dict[str, Measured]
     bands: dict[str, Measured] | None
     differences: dict[str, dict[str, Difference]] | None
+    wordings: ByWording | None = None
 
 
 def measured(row: Row) -> Measured:
@@ -49,6 +51,7 @@ def evaluation(
     other: Path | None = None,
     by: str | None = None,
     picture: Path | None = None,
+    wordings: bool = False,
     tick: Tick = lambda what, done, total, note: None,
 ) -> Report:
     """Evaluate a model on one split of a data folder.
@@ -60,6 +63,7 @@ def evaluation(
         other: another checkpoint or bundle, compared on the same captions.
         by: "elevation" or "height".
         picture: PNG of the best and the worst queries to write.
+        wordings: also measure plain words, new company and unseen words (wordings.py).
         tick: told what is done, how much of it, and of how much.
 
     Raises:
@@ -96,6 +100,7 @@ def evaluation(
         {name: measured(row) for name, row in lines.items()},
         None if bands is None else {name: measured(row) for name, row in bands.items()},
         differences,
+        by_wording(first, samples, images, folder) if wordings else None,
     )
 
 
