@@ -6,13 +6,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.runtime.errors import DataError
 from tagclip.runtime.preprocess import PreprocessSpec, prepare
 from tagclip.train.datasets.layout import find_layouts, read_rows
+from tagclip.train.datasets.picture import decode
 from tagclip.train.datasets.sample import Sample
 
 __all__ = ["Sample", "load_images", "load_split"]
@@ -46,14 +45,12 @@ def load_images(
     """Prepared crops (N, height, width, 3) RGB uint8, in the order of `samples`.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image is missing, cut off or broken; the message names the file.
     """
     out = np.empty((len(samples), spec.height_px, spec.width_px, 3), np.uint8)
 
     def load(k: int) -> None:
-        image = cv2.imread(str(samples[k].path))
-        if image is None:
-            raise DataError(f"cannot read the image {samples[k].path}; make the data set again")
+        image, _ = decode(samples[k].path)
         prepare([np.ascontiguousarray(image[..., ::-1], np.uint8)], spec, out=out[k : k + 1])
 
     with ThreadPoolExecutor(4) as pool:

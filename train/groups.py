@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import cv2
 import numpy as np
 
 from tagclip.runtime.errors import DataError
 from tagclip.train.data import Sample
+from tagclip.train.datasets.picture import read_picture
 from tagclip.train.evaluate import Row
 from tagclip.train.ranking import Ids, Numbers, Vectors, search
 
@@ -20,24 +18,15 @@ ELEVATION_DEG = (15, 30, 45, 60, 75)
 HEIGHT_PX = (32, 48, 64, 96, 128, 192)
 
 
-def elevations(folder: Path, split: str, samples: list[Sample]) -> Numbers:
-    """`elevation_deg` (N,) of the annotation of each image, NaN where there is none.
+def elevations(samples: list[Sample]) -> Numbers:
+    """Elevation (N,) of the camera in each image in degrees, NaN where the annotation has none.
 
     Raises:
-        DataError: no image of the split has one, or one is not a number.
+        DataError: no image has one.
     """
-    path = folder / f"{split}_reid.json"
-    known: dict[Path, float] = {}
-    for number, row in enumerate(json.loads(path.read_text(encoding="utf-8"))):
-        value = row.get("elevation_deg")
-        if value is None:
-            continue
-        if type(value) not in (int, float) or not -90 <= value <= 90:
-            raise DataError(f"{path} row {number}: elevation_deg must be -90 to 90 degrees, found {value!r}")
-        known[folder / "images" / row["file_path"]] = float(value)
-    found = np.array([known.get(sample.path, np.nan) for sample in samples])
+    found = np.array([np.nan if s.elevation_deg is None else s.elevation_deg for s in samples])
     if np.isnan(found).all():
-        raise DataError(f"{path}: expected elevation_deg in its rows, found none; leave out --by elevation")
+        raise DataError("expected elevation_deg in the annotations, found none; leave out --by elevation")
     return found
 
 
@@ -45,18 +34,14 @@ def heights(samples: list[Sample], tick: Callable[[int, int], None] = lambda don
     """Height (N,) of each image file in pixels.
 
     Raises:
-        DataError: an image cannot be read.
+        DataError: an image is missing, cut off or broken.
     """
-
-    def height(sample: Sample) -> int:
-        image = cv2.imread(str(sample.path), cv2.IMREAD_UNCHANGED)
-        if image is None:
-            raise DataError(f"cannot read the image {sample.path}; make the data set again")
-        return int(image.shape[0])
 
     out = np.empty(len(samples))
     with ThreadPoolExecutor(2) as pool:
-        for done, value in enumerate(pool.map(height, samples), 1):
+        for done, value in enumerate(
+            pool.map(lambda sample: read_picture(sample.path).height_px, samples), 1
+        ):
             out[done - 1] = value
             tick(done, len(samples))
     return out

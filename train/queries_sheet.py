@@ -5,11 +5,11 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from tagclip.runtime.errors import DataError
 from tagclip.runtime.sheet import INK, PAPER, SOFT, Colour, ascii_only, place, wrap, write
 from tagclip.runtime.source import Image
 from tagclip.runtime.views import VIEWS
 from tagclip.train.data import Sample
+from tagclip.train.datasets.picture import decode
 from tagclip.train.evaluate import Answers
 from tagclip.train.ranking import Ids, Numbers, Vectors
 
@@ -129,9 +129,7 @@ def _draw_row(
 
 def _framed(sheet: Image, sample: Sample, x: int, y: int, width: int, colour: Colour, label: str) -> None:
     """A crop in the middle of a box of `width` x CROP_H_PX, a coloured frame round it and a tab with a label below."""
-    image = cv2.imread(str(sample.path))
-    if image is None:
-        raise DataError(f"cannot read the image {sample.path}; make the data set again")
+    image, _ = decode(sample.path)
     inside_w, inside_h = width - 6, CROP_H_PX - 6
     zoom = min(inside_w / image.shape[1], inside_h / image.shape[0])
     left = x + 3 + int(inside_w - image.shape[1] * zoom) // 2

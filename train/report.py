@@ -72,7 +72,7 @@ def evaluation(
     samples = load_split(folder, split)
     # Whatever can be wrong is found before the minutes of embedding.
     first, second = open_model(model), open_model(other) if other is not None else None
-    degrees = elevations(folder, split, samples) if by == "elevation" else None
+    degrees = elevations(samples) if by == "elevation" else None
     identity, seen = np.array([s.identity for s in samples]), np.array([s.view for s in samples])
     owner = owners(samples)
     texts, images = embed(first, samples, lambda done, total: tick("embed", done, total, ""))

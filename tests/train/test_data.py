@@ -64,8 +64,8 @@ def test_a_missing_cam_id_is_ground(tmp_path: Path) -> None:
         (ROW | {"captions": "a man"}, "captions must be a list of at least one sentence"),
         (ROW | {"captions": ["a man", " "]}, "captions must be a list of at least one sentence"),
         ({k: v for k, v in ROW.items() if k != "captions"}, "captions must be a list"),
-        (ROW | {"elevation_deg": "40"}, "elevation_deg must be a number of degrees, found '40'"),
-        (ROW | {"elevation_deg": float("nan")}, "elevation_deg must be a number of degrees, found nan"),
+        (ROW | {"elevation_deg": "40"}, "elevation_deg must be -90 to 90 degrees, found '40'"),
+        (ROW | {"elevation_deg": float("nan")}, "elevation_deg must be -90 to 90 degrees, found nan"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path: Path, bad: Any, words: str) -> None:
@@ -111,5 +111,5 @@ def test_load_images_keeps_order_and_channel_order(tmp_path: Path) -> None:
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="cannot read the image .*broken.jpg"):
+    with pytest.raises(DataError, match="broken image: .*broken.jpg"):
         load_images([Sample(tmp_path / "broken.jpg", 0, 0, ("a man",))], SPEC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import cv2
@@ -50,30 +49,13 @@ def test_an_empty_band_is_absent() -> None:
     assert list(bands) == ["under 10 px", "from 20 px"]
 
 
-def annotated(folder: Path, values: list[object]) -> list[Sample]:
-    rows = [{"file_path": f"{k}.png", "id": k, "captions": ["a man"]} for k in range(len(values))]
-    for row, value in zip(rows, values, strict=True):
-        if value is not None:
-            row["elevation_deg"] = value
-    (folder / "test_reid.json").write_text(json.dumps(rows))
-    return [Sample(folder / "images" / f"{k}.png", k, 0, ("a man",)) for k in range(len(values))]
-
-
-def test_elevations_follow_the_samples(tmp_path: Path) -> None:
-    samples = annotated(tmp_path, [52.5, None, -3])
-    assert elevations(tmp_path, "test", samples[::-1]) == pytest.approx([-3, np.nan, 52.5], nan_ok=True)
-
-
-@pytest.mark.parametrize("bad", ["52", True, 91, -91, [1], float("nan")])
-def test_an_elevation_that_is_none_is_refused(tmp_path: Path, bad: object) -> None:
-    samples = annotated(tmp_path, [10, bad])
-    with pytest.raises(DataError, match="test_reid.json row 1: elevation_deg must be -90 to 90"):
-        elevations(tmp_path, "test", samples)
-
-
-def test_a_split_without_elevations_is_refused(tmp_path: Path) -> None:
+def test_elevations_follow_the_samples() -> None:
+    samples = [
+        Sample(Path(f"{k}.png"), k, 0, ("a man",), value) for k, value in enumerate((52.5, None, -3.0))
+    ]
+    assert elevations(samples) == pytest.approx([52.5, np.nan, -3], nan_ok=True)
     with pytest.raises(DataError, match="found none; leave out --by elevation"):
-        elevations(tmp_path, "test", annotated(tmp_path, [None, None]))
+        elevations(samples[1:2])
 
 
 def test_heights_are_those_of_the_files(tmp_path: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from tagclip.runtime.errors import DataError
 from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.train.data import Sample, load_split
+from tagclip.train.data import Sample, load_images, load_split
 from tagclip.train.images import DiskImages, free_bytes, open_images
 
 SPEC = PreprocessSpec(32, 16)
@@ -50,6 +51,15 @@ def test_a_broken_file_is_named_when_it_is_read(tmp_path: Path) -> None:
     images = DiskImages([Sample(tmp_path / "a.png", 0, 0, ("a man",))], SPEC)
     with pytest.raises(DataError, match="a.png"):
         images[np.array([0])]
+
+
+def test_half_a_file_is_refused_and_not_half_seen(tmp_path: Path, toy_data: Path) -> None:
+    """cv2.imread returns the upper half of such a file with a line on stderr."""
+    picture = np.random.default_rng(0).integers(0, 255, (64, 32, 3), dtype=np.uint8)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(cv2.imencode(".jpg", picture)[1].tobytes()[:-900])
+    with pytest.raises(DataError, match=r"truncated image: .*a.jpg ends too early"):
+        load_images([Sample(path, 0, 0, ("a man",))], SPEC)
 
 
 def test_free_memory_is_at_most_the_machines() -> None:

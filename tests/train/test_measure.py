@@ -17,8 +17,9 @@ from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train import measure
 from tagclip.train.checkpoint import load_checkpoint, read_tensors, write_tensors
 from tagclip.train.data import load_images, load_split
-from tagclip.train.loop import as_split, embed_split
+from tagclip.train.embed import embed_split
 from tagclip.train.measure import embed, open_model, owners
+from tagclip.train.split import as_split
 
 
 def test_a_checkpoint_in_pieces_is_a_checkpoint_at_once(

@@ -91,5 +91,5 @@ def test_an_image_that_vanished_is_named(people: tuple[list[Sample], np.ndarray,
     identity, view = np.array([s.identity for s in samples]), np.array([s.view for s in samples])
     answers = answer(texts, images, np.arange(len(samples)), identity, view)
     samples[0].path.unlink()
-    with pytest.raises(DataError, match="cannot read the image .*0.png"):
+    with pytest.raises(DataError, match="missing file: .*0.png"):
         draw_queries(samples, answers, texts, images, "all", False, "x")

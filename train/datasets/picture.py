@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from tagclip.runtime.errors import DataError
 
@@ -26,8 +27,8 @@ class Picture:
     digest: bytes
 
 
-def read_picture(path: Path) -> Picture:
-    """Decode a picture.
+def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
+    """The pixels (H, W, 3) of a picture, BGR as OpenCV has them, and the file's bytes.
 
     Raises:
         DataError: missing, truncated, or nothing that can be decoded; the message says which and names the file.
@@ -44,6 +45,12 @@ def read_picture(path: Path) -> Picture:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise DataError(f"broken image: {path} cannot be decoded; fetch or make it again")
+    return np.asarray(image, np.uint8), data
+
+
+def read_picture(path: Path) -> Picture:
+    """Decode a picture. Raises: DataError, as `decode`."""
+    image, data = decode(path)
     return Picture(image.shape[1], image.shape[0], hashlib.blake2b(data, digest_size=16).digest())
 
 

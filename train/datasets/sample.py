@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -63,8 +62,8 @@ def sample_of(row: Any, images: Path, path_key: str, where: str) -> Sample:
         raise DataError(
             f"{where}: captions must be a list of at least one sentence, none empty, found {captions!r}"
         )
-    if elevation is not None and (type(elevation) not in (int, float) or not math.isfinite(elevation)):
-        raise DataError(f"{where}: elevation_deg must be a number of degrees, found {elevation!r}")
+    if elevation is not None and (type(elevation) not in (int, float) or not -90 <= elevation <= 90):
+        raise DataError(f"{where}: elevation_deg must be -90 to 90 degrees, found {elevation!r}")
     return Sample(
         images / path,
         identity,
