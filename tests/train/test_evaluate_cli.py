@@ -129,7 +129,7 @@ def test_picture(
 
 
 FAILURES = [
-    (["--by", "elevation"], 1, "expected elevation_deg in its rows, found none"),
+    (["--by", "elevation"], 1, "expected elevation_deg in the annotations, found none"),
     (["--picture", "sheet.jpg"], 2, "expected a name that ends in .png"),
     (["--against", "nowhere"], 1, "nowhere"),
     (["--split", "dev"], 2, "dev"),

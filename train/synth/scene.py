@@ -267,5 +267,5 @@ def write_scene(
 
 def _person(k: int, walker: Walker, visible: dict[str, float], elevation: float, seed: int) -> dict[str, Any]:
     words = np.random.default_rng([seed, 3, k])
-    texts = captions(walker.figure.person, visible, elevation, words, 2)
+    texts = captions(walker.figure.person, visible, elevation, words, 2, complete=True)
     return {"id": k + 1, "captions": texts, "attributes": to_json(walker.figure.person)}
