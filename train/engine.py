@@ -7,6 +7,7 @@ after all backward passes of a step, rather than by a wrapper around the model: 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -81,6 +82,9 @@ class Engine:
             precision=PRECISION[config.precision],  # type: ignore[arg-type]
         )
         self.fabric.launch()
+        if world > 1:
+            # A process that leaves with its group alive is now and then aborted by the group's own threads.
+            atexit.register(_leave)
         self.rank, self.world = self.fabric.global_rank, self.fabric.world_size
         self.device = self.fabric.device
         self.precision = config.precision
@@ -147,6 +151,11 @@ class Engine:
             for tensor in bucket:
                 tensor.copy_(flat[start : start + tensor.numel()].view(tensor.shape))
                 start += tensor.numel()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def batch_norms(model: nn.Module) -> list[_BatchNorm]:
