@@ -1,7 +1,7 @@
 """Augmentation of training images. All chance of a batch is drawn at once, so that a process that works on a slice of
 the batch sees what one process alone would.
 
-"light" is ours, cheap enough for a CPU. "released" is that of the released TAG-CLIP (METHOD 3): two operations drawn
+"light" is ours, cheap enough for a CPU. "released" is that of the released TAG-CLIP: two operations drawn
 with replacement from six of torchvision.
 """
 

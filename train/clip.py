@@ -1,4 +1,4 @@
-"""Towers of open_clip with HR-MoE, view token and token selection (METHOD 2.2, 2.5).
+"""Towers of open_clip with HR-MoE, view token and token selection (arXiv 2511.08369 and its release).
 
 What is taken from open_clip: the parts of a ViT and of its text transformer with their initial weights. The forward
 pass is ours, since the view token enters and leaves on the way and the last block's attention is looked at.

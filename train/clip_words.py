@@ -11,7 +11,7 @@ MERGES = 49152 - 256 - 2  # of the file's lines, as CLIP takes them; the rest is
 
 
 def clip_words() -> Words:
-    """Byte-pair encoding of open_clip's SimpleTokenizer, with the release's cleaning of captions in front (METHOD 1.3).
+    """Byte-pair encoding of open_clip's SimpleTokenizer, with the release's cleaning of captions in front.
 
     Equal to `open_clip.tokenize` of the cleaned caption. Two things are left out: repairs of broken encodings and of
     HTML (open_clip calls ftfy; only curly quotes are made straight here), and that the words "<start_of_text>" and

@@ -158,7 +158,7 @@ class TrainConfig:
             of the whole batch (gradient caching, step.py).
         lr, lr_end: peak and final learning rate; linear warm-up over `warmup` epochs, then a cosine.
         lr_layer_decay: factor of the rate per transformer block, from the output down; 1 is the same rate everywhere.
-        lr_new: factor of the rate of the TSE layers, which come from no pretraining (METHOD 3: 10).
+        lr_new: factor of the rate of the TSE layers, which come from no pretraining (the release: 10).
         weight_decay: AdamW's, on matrices only.
         clip_norm: largest norm of the whole gradient; 0 never clips, as the paper.
         ema: decay of a running average of the weights, which is then what is evaluated and saved; 0 is off.
@@ -167,7 +167,7 @@ class TrainConfig:
         view_balanced: as many aerial as ground images in every batch, as far as the data allow.
         cross_caption: chance that a pair takes the caption of another image of the same identity, 0..1.
         augment: "light" (crop, mirror, light, erasing) or "released" (that of the released TAG-CLIP), augment.py.
-        soft_targets: share `a` of the model's own prediction in the N-ITC target (METHOD 3), ramped up in epoch 1.
+        soft_targets: share `a` of the model's own prediction in the N-ITC target, ramped up in epoch 1.
         weight_id, weight_view, weight_ortho: of the identity, view and orthogonal losses.
         weight_attributes: of the attribute loss (attributes.py), for data that has them.
         captions: of an image in one step; each makes its own batch of pairs.

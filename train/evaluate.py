@@ -1,4 +1,4 @@
-"""Retrieval metrics of a split, per gallery and from view to view (METHOD section 4)."""
+"""Retrieval metrics of a split, per gallery and from view to view (the protocol of arXiv 2511.08369)."""
 
 from __future__ import annotations
 

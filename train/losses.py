@@ -1,4 +1,4 @@
-"""The losses of TAG-CLIP as pure functions (METHOD sections 2-3; arXiv 2511.08369)."""
+"""The losses of TAG-CLIP as pure functions (arXiv 2511.08369, and its release where that says more)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def same_identity_targets(ids: Tensor) -> Tensor:
-    """(B, B) rows that sum to 1, equal on the pairs of one identity (the q of METHOD 3). ids: (B,)."""
+    """(B, B) rows that sum to 1, equal on the pairs of one identity (the target q). ids: (B,)."""
     same = (ids[:, None] == ids[None]).float()
     return same / same.sum(1, keepdim=True)
 
@@ -54,7 +54,7 @@ def r_itc(similarity: Tensor, targets: Tensor, epsilon: float = 0.01) -> Tensor:
 
 
 def sdm(cosine: Tensor, targets: Tensor, temperature: float = 0.02) -> Tensor:
-    """Similarity distribution matching of IRRA (METHOD 6): R-ITC at a fixed scale, both directions summed.
+    """Similarity distribution matching of IRRA (arXiv 2303.12501): R-ITC at a fixed scale, both directions summed.
 
     Args:
         cosine: (B, B) in -1..1, images in rows.
@@ -65,7 +65,7 @@ def sdm(cosine: Tensor, targets: Tensor, temperature: float = 0.02) -> Tensor:
 
 
 def tal(cosine: Tensor, ids: Tensor, temperature: float = 0.015, margin: float = 0.1) -> Tensor:
-    """Triplet alignment loss of RDE (METHOD 6), sum over rows and both directions.
+    """Triplet alignment loss of RDE (arXiv 2308.09911), sum over rows and both directions.
 
     A row gives [margin - weighted mean of its positives + temperature * log sum of exp(negatives / temperature)]_+,
     the weights being the (detached) softmax over the positives. A row without negatives gives 0.

@@ -1,4 +1,4 @@
-"""Mixtures of experts in place of a feed-forward network (arXiv 2511.08369, section "HR-MoE"; METHOD 2.3).
+"""Mixtures of experts in place of a feed-forward network (arXiv 2511.08369, section "HR-MoE", and its release).
 
 `HrMoe` routes twice: the image picks a group of experts by its view, each token weighs the experts of the group.
 An expert runs on what is routed to it and on nothing else. `FixedMoe` is the same mixture for one known view.

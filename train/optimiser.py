@@ -21,7 +21,7 @@ NEW = re.compile(r"\btse\b")
 
 
 def make_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW with METHOD 3's betas; a group for each (decay or none, factor of the learning rate)."""
+    """AdamW with the release's betas; a group for each (decay or none, factor of the learning rate)."""
     return torch.optim.AdamW(parameter_groups(model, config), lr=config.lr, betas=(0.9, 0.98))
 
 

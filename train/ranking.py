@@ -1,4 +1,4 @@
-"""What each query found: average precision, inverse negative penalty, first hit (METHOD section 4).
+"""What each query found: average precision, inverse negative penalty, first hit.
 
 A picture is *right* for a query when it shows the query's person. Pictures may have equal scores (8-bit vectors,
 two copies of a picture, a model that collapsed), and then their order is nobody's merit. Every number here is its

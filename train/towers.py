@@ -108,7 +108,7 @@ class ImageTower(nn.Module):
         self.stem = conv_stem(config)
         tokens = config.height_px * config.width_px // 4 ** len(config.stem)
         self.cls = nn.Parameter(torch.randn(width) * width**-0.5)
-        # The view token leaves after the last HR-MoE block (METHOD 2.2); without one it never enters.
+        # The view token leaves after the last HR-MoE block (as in the release); without one it never enters.
         self.last_moe = max(config.moe_layers, default=-1)
         routed = self.last_moe >= 0 and config.router == VIEW
         self.view_token = nn.Parameter(torch.randn(width) * width**-0.5) if routed else None

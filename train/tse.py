@@ -1,4 +1,4 @@
-"""What a tower gives: a global feature and, with token selection embedding, a local one (METHOD 2.6, after RDE).
+"""What a tower gives: a global feature and, with token selection embedding, a local one (arXiv 2511.08369, after RDE).
 
 The tokens that the global token attends to most in the last block are embedded and max-pooled.
 """

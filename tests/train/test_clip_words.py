@@ -84,7 +84,7 @@ def sentences() -> list[str]:
 
 
 def cleaned(caption: str) -> str:
-    """METHOD 1.3; quotes made straight first, as open_clip's ftfy would do."""
+    """The release's cleaning; quotes made straight first, as open_clip's ftfy would do."""
     caption = re.sub("[\u2018\u2019]", "'", re.sub("[\u201c\u201d]", '"', caption)).lower()
     caption = re.sub(r'[.!"()*#:;~]', " ", caption)
     return " ".join(re.sub(" {2,}", " ", caption).strip(" ").split(" ")[:77])

@@ -26,7 +26,7 @@ def test_the_config_of_the_repository_loads() -> None:
 
 
 def test_the_published_recipe_loads() -> None:
-    """METHOD 2.2 to 3, read from the file that a user would take."""
+    """The release's values, read from the file that a user would take."""
     config = load_config(Path(__file__).parents[2] / "configs" / "tag_clip_vit_b16.yaml", [])
     model, train = config.model, config.train
     assert (model.clip, model.height_px, model.width_px) == ("ViT-B-16-quickgelu", 224, 224)

@@ -139,7 +139,7 @@ def test_sdm_is_the_kl_divergence_at_a_fixed_scale(cosine: torch.Tensor) -> None
 
 
 def test_tal_row_by_row(cosine: torch.Tensor) -> None:
-    """METHOD 6, RDE, in numpy with double precision, one row at a time."""
+    """RDE's loss in numpy with double precision, one row at a time."""
     tau, margin, total = 0.015, 0.1, 0.0
     ids = IDS.numpy()
     for scores in (cosine.double().numpy(), cosine.double().numpy().T):
@@ -183,7 +183,7 @@ def test_contrast_takes_the_cosines_of_the_pairs(kind: str) -> None:
 
 
 def test_presets_of_the_orthogonal_loss() -> None:
-    """METHOD 2.4: the paper's alpha 0.1, and 100 * max(|cos| - 0.001, 0) of the release."""
+    """The paper's alpha 0.1, and 100 * max(|cos| - 0.001, 0) of the release."""
     pair = [torch.tensor([[1.0, 0.0]])], [torch.tensor([[0.6, 0.8]])]
     values = {}
     for preset in ("paper", "released"):

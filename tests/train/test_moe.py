@@ -1,4 +1,4 @@
-"""The mixture against a loop that follows METHOD eq. 3-8 token by token; what is not routed to costs nothing."""
+"""The mixture against a loop that follows eq. 3-8 token by token; what is not routed to costs nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def moe() -> HrMoe:
 
 
 def naive(moe: HrMoe, h: torch.Tensor, view: list[int] | None) -> torch.Tensor:
-    """METHOD eq. 3-8, one token at a time."""
+    """Eq. 3-8, one token at a time."""
     out = torch.zeros_like(h)
     for b in range(h.shape[0]):
         g_img = moe.image_router.weight @ h[b, -1] + moe.image_router.bias  # eq. 3

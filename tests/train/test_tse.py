@@ -1,4 +1,4 @@
-"""Token selection against a loop over rows and tokens that follows METHOD 2.6."""
+"""Token selection against a loop over rows and tokens that follows the definition."""
 
 from __future__ import annotations
 
