@@ -55,20 +55,30 @@ def evaluate(
     from tagclip.train.progress import bar
     from tagclip.train.report import evaluation, measured
 
-    asked: dict[str, Any] = {"exclude_own": exclude_own, "other": other, "by": by, "picture": picture}
-    asked["wordings"] = wordings
     with bar() as tick:
-        report = evaluation(model, folder, split, view=view, tick=tick, **asked)
+        report = evaluation(
+            model,
+            folder,
+            split,
+            view=view,
+            exclude_own=exclude_own,
+            other=other,
+            by=by,
+            picture=picture,
+            wordings=wordings,
+            tick=tick,
+        )
+    found = report.wordings
+    worded = {} if found is None else {name: measured(row) for name, row in found.lines.items()}
     if as_json:
         result: dict[str, Any] = dict(report.lines)
         if by is not None:
             result["by"] = {by: report.bands}
         if report.differences is not None:
             result["against"] = {"model": str(other), "differences": report.differences}
-        if report.wordings is not None:
-            found = report.wordings
+        if found is not None:
             result["wordings"] = {
-                "lines": {name: measured(row) for name, row in found.lines.items()},
+                "lines": worded,
                 "differences": found.differences,
                 "unseen_words": found.unseen_words,
                 "examples": found.examples,
@@ -81,10 +91,8 @@ def evaluate(
     if report.differences is not None:
         click.echo(f"\nthis: {model}   other: {other}   difference: this - other\n")
         click.echo(as_comparison(report.differences))
-    if report.wordings is not None:
-        found = report.wordings
-        lines = {name: measured(row) for name, row in found.lines.items()}
-        click.echo("\n" + as_table(lines, "wording") + "\n\n" + as_comparison(found.differences))
+    if found is not None:
+        click.echo("\n" + as_table(worded, "wording") + "\n\n" + as_comparison(found.differences))
         click.echo(f"\n{found.unseen_words:.1f} unseen words a text on average; the first of them:")
         for texts in found.examples:
             click.echo("\n".join(f"  {text}" for text in texts) + "\n")

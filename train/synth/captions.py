@@ -247,17 +247,12 @@ class _Voice:
 
     def colour_and_noun(self, rgb: palette.RGB, kind: str, simple: bool = False) -> tuple[str, str]:
         """Words for a colour and a kind that may stand together; `simple` as in `noun`."""
-        colour, noun = self.colour(rgb), self.noun(kind, simple)
-        for _ in range(40):
-            if lexicon.held_out_pair(colour, noun) == (self.wording == "company"):
-                break
+        for _ in range(41):
             colour, noun = self.colour(rgb), self.noun(kind, simple)
-        else:
-            if (
-                self.wording == "train"
-            ):  # a kind of one name in one colour: the rule of pairs gives way to another colour word
-                return f"{palette.basic_name(rgb)}-coloured", noun
-        return colour, noun
+            if lexicon.held_out_pair(colour, noun) == (self.wording == "company"):
+                return colour, noun
+        # A kind of one name in a colour of one name: no other pair is to be had.
+        return f"{palette.basic_name(rgb)}-coloured" if self.wording == "train" else colour, noun
 
     def colour(self, rgb: palette.RGB) -> str:
         if self.wording == "plain":

@@ -40,9 +40,8 @@ def phrasings(rows: Sequence[dict[str, Any]], count: int = 200, seed: int = 0) -
     for k, row in enumerate(rows):
         by_identity.setdefault(row["id"], []).append(k)
     found: list[Phrasing] = []
-    for turn in range(
-        max(map(len, by_identity.values()), default=0)
-    ):  # one of each person first, then another
+    most = max(map(len, by_identity.values()), default=0)
+    for turn in range(most):  # one picture of each person first, then another
         for pictures in by_identity.values():
             k = pictures[(turn + seed + pictures[0]) % len(pictures)]
             texts = {w: describe(rows[k], seed, 1, wording=w, complete=True)[0] for w in WORDINGS}
