@@ -25,7 +25,7 @@ from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import load_checkpoint
-from tagclip.train.data import Sample, load_images, load_split
+from tagclip.train.data import Sample, input_spec, load_images, load_split
 from tagclip.train.embed import evaluate_split
 from tagclip.train.measure import evaluate_bundle
 from tagclip.train.model import TagClip, unit
@@ -60,7 +60,7 @@ def export_bundle(
         CheckpointError, DataError, ParityError, OutputError: what failed.
     """
     model, tokenizer_json, config = load_checkpoint(checkpoint)
-    spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+    spec = input_spec(config.model)
     half = not config.model.tse_ratio
     graphs = {}
     for view in views:

@@ -70,16 +70,26 @@ def root() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 done, 1 a named failure on stderr, 2 wrong usage.
+    """Run `tagclip` and exit, see `run`.
 
     Args:
         arguments: what follows `tagclip`; None takes the process's own.
+    """
+    run(root, "tagclip", arguments)
+
+
+def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit: 0 done, 1 a named failure on stderr, 2 wrong usage.
+
+    Args:
+        name: how the command was called.
+        arguments: what follows it; None takes the process's own.
     """
     from tagclip.runtime.errors import TagclipError
 
     try:
         # With standalone_mode off, click hands back the status of ctx.exit() and raises the rest.
-        status = root.main(arguments, prog_name="tagclip", standalone_mode=False)
+        status = command.main(arguments, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except TagclipError as error:

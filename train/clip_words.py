@@ -1,10 +1,12 @@
-"""CLIP's tokenizer in the form that devices read, so that a bundle needs no open_clip."""
+"""CLIP's tokenizer in the form that devices read, so that a bundle needs no open_clip; the words of any new model."""
 
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterable
 
-from tagclip.train.words import Words
+from tagclip.train.config import ModelConfig
+from tagclip.train.words import Words, build_words
 
 START, END = "<start_of_text>", "<end_of_text>"
 MERGES = 49152 - 256 - 2  # of the file's lines, as CLIP takes them; the rest is not used
@@ -48,3 +50,8 @@ def clip_words() -> Words:
         special_tokens=[(START, vocabulary[START]), (END, vocabulary[END])],
     )
     return Words(str(tokenizer.to_str()), len(pieces))
+
+
+def words_of(config: ModelConfig, captions: Iterable[str]) -> Words:
+    """The tokenizer and, for the small towers, the word vectors of a new model; see `build_words`."""
+    return clip_words() if config.clip else build_words(config.word_vectors, captions)

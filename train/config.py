@@ -170,6 +170,7 @@ class TrainConfig:
         soft_targets: share `a` of the model's own prediction in the N-ITC target, ramped up in epoch 1.
         weight_id, weight_view, weight_ortho: of the identity, view and orthogonal losses.
         weight_attributes: of the attribute loss (attributes.py), for data that has them.
+        weight_ground: of the loss that pulls an aerial picture to its person's ground pictures in the batch ("pk").
         captions: of an image in one step; each makes its own batch of pairs.
         ortho_alpha: |cos| up to which CLS and view token may agree (the paper's alpha).
         ortho: "paper" (alpha 0.1, weight 1) or "released" (alpha 0.001, weight 100, what the authors' code has)
@@ -207,6 +208,7 @@ class TrainConfig:
     weight_view: float = 0.5
     weight_ortho: float = 1.0
     weight_attributes: float = 0.0
+    weight_ground: float = 0.0
     captions: int = 1
     ortho_alpha: float = 0.1
     ortho: str = "custom"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.preprocess import PreprocessSpec, prepare
+from tagclip.train.config import ModelConfig
 from tagclip.train.datasets.layout import find_layouts, read_rows
 from tagclip.train.datasets.picture import decode
 from tagclip.train.datasets.sample import Sample
@@ -58,3 +59,8 @@ def load_images(
             if done % 500 == 0 or done == len(samples):
                 tick(done, len(samples))
     return out
+
+
+def input_spec(config: ModelConfig) -> PreprocessSpec:
+    """The size of the crops that a model takes."""
+    return PreprocessSpec(config.height_px, config.width_px)

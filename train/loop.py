@@ -22,9 +22,9 @@ from tagclip.train.augment import kept_spec
 from tagclip.train.batches import Batch, Batches
 from tagclip.train.checkpoint import write_json, write_tensors
 from tagclip.train.clip_models import context_length
-from tagclip.train.clip_words import clip_words
+from tagclip.train.clip_words import words_of
 from tagclip.train.config import Config
-from tagclip.train.data import Sample, load_split
+from tagclip.train.data import Sample, input_spec, load_split
 from tagclip.train.embed import evaluate_split
 from tagclip.train.engine import Engine, batch_norms
 from tagclip.train.images import open_images
@@ -35,7 +35,6 @@ from tagclip.train.split import Split, as_split
 from tagclip.train.state import Progress, load_state, read_progress, save_state
 from tagclip.train.step import backward
 from tagclip.train.towers import TextTower
-from tagclip.train.words import build_words
 
 Tick = Callable[[str, int, int, str], None]
 
@@ -64,16 +63,12 @@ class Run:
             write_atomic(out / ".writable", b"")
             (out / ".writable").unlink()
         self.notes = [self.engine.describe()]
-        self.spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+        self.spec = input_spec(config.model)
         self.samples, val = load_split(folder, "train"), load_split(folder, "val")
         crossing = {s.identity for s in self.samples} & {s.identity for s in val}
         if crossing:
             raise DataError(f"identity {min(crossing)} is in train and in val; identities never cross splits")
-        words = (
-            clip_words()
-            if config.model.clip
-            else build_words(config.model.word_vectors, (c for s in self.samples for c in s.captions))
-        )
+        words = words_of(config.model, (c for s in self.samples for c in s.captions))
         self.tokenizer_json = words.tokenizer_json
         self.train = self._split("train", self.samples, kept_spec(self.spec, config.train.augment))
         # Only the first process validates.

@@ -139,6 +139,26 @@ def orthogonal_loss(cls: list[Tensor], view: list[Tensor], alpha: float) -> Tens
     return torch.stack([(cosine.abs() - alpha).clamp(min=0).mean() for cosine in cosines]).mean()
 
 
+def ground_teacher_loss(images: Tensor, ids: Tensor, view: Tensor) -> Tensor:
+    """1 - cosine of each aerial picture to the (detached) mean of the ground pictures of its person in the batch.
+
+    Args:
+        images: (B, D) features, not normalised.
+        ids: (B,) identities.
+        view: (B,) 0 aerial, 1 ground.
+
+    Returns:
+        mean over the aerial pictures that have such a ground picture, 0 without any.
+    """
+    rows = F.normalize(images, dim=-1)
+    teaches = (ids[:, None] == ids[None]) & (view == 1)[None] & (view == 0)[:, None]
+    taught = teaches.any(1)
+    if not taught.any():
+        return images.sum() * 0.0
+    teachers = teaches[taught].float() @ rows.detach()
+    return 1 - F.cosine_similarity(rows[taught], teachers, dim=-1).mean()
+
+
 def attribute_loss(logits: Tensor, labels: Tensor, sizes: Sequence[int]) -> Tensor:
     """Mean over groups of the cross-entropy of each group's classes; 0 where a batch has no label at all.
 

@@ -11,10 +11,9 @@ import torch
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import CheckpointError
-from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import is_checkpoint, load_checkpoint
-from tagclip.train.data import Sample, load_images, load_split
+from tagclip.train.data import Sample, input_spec, load_images, load_split
 from tagclip.train.embed import embed_split
 from tagclip.train.evaluate import Retrieval, by_view
 from tagclip.train.ranking import Ids, Vectors
@@ -88,7 +87,7 @@ def _of_checkpoint(folder: Path) -> Embed:
     """Images routed by the view that the model predicts, as in the paper."""
     net, tokenizer_json, config = load_checkpoint(folder)
     net.to("cuda" if torch.cuda.is_available() else "cpu")
-    spec = PreprocessSpec(config.model.height_px, config.model.width_px)
+    spec = input_spec(config.model)
 
     def run(samples: list[Sample]) -> tuple[Vectors, Vectors]:
         data = as_split(samples, tokenizer_json, net.context_length, load_images(samples, spec))

@@ -15,6 +15,7 @@ from tagclip.train.config import TrainConfig
 from tagclip.train.losses import (
     attribute_loss,
     contrast,
+    ground_teacher_loss,
     identity_loss,
     orthogonal_loss,
     view_loss,
@@ -81,6 +82,8 @@ def weighted_losses(
         alpha, weight = config.orthogonal()
         parts["view"] = config.weight_view * view_loss(logits, labels.view)
         parts["ortho"] = weight * orthogonal_loss(cls, view, alpha)
+    if config.weight_ground:
+        parts["ground"] = config.weight_ground * ground_teacher_loss(image, labels.identity, labels.view)
     if model.classifier is not None:
         both = model.classifier(image), model.classifier(texts[0])
         parts["id"] = config.weight_id * identity_loss(*both, labels.identity)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,11 +26,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tagclip.runtime.errors import ConfigError, TagclipError
+from tagclip.runtime.cli import run
+from tagclip.runtime.errors import ConfigError
 from tagclip.train.attributes import GROUPS
 from tagclip.train.batches import Batch, Labels
 from tagclip.train.clip_models import context_length
-from tagclip.train.clip_words import clip_words
+from tagclip.train.clip_words import words_of
 from tagclip.train.config import Config, load_config
 from tagclip.train.embed import AUTOCAST
 from tagclip.train.engine import Engine
@@ -39,7 +39,6 @@ from tagclip.train.model import TagClip
 from tagclip.train.optimiser import make_optimiser
 from tagclip.train.split import trim
 from tagclip.train.step import backward
-from tagclip.train.words import build_words
 
 IDENTITIES = 4840  # of TAG-PEDES' training split: the size of the identity classifier
 TOKENS_OF_CLIP = 77
@@ -104,7 +103,7 @@ def measure(config: Config, against: str, steps: int, rounds: int, peak_tflops: 
 def our_step(engine: Engine, config: Config) -> Callable[[], Tensor]:
     """A function that takes one step of our training and returns the norm of its gradient."""
     settings, shape = config.train, config.model
-    words = clip_words() if shape.clip else build_words(shape.word_vectors, ["a person in a red jacket"])
+    words = words_of(shape, ["a person in a red jacket"])
     attributes = sum(map(len, GROUPS.values())) if settings.weight_attributes else 0
     model = TagClip(shape, words.vocabulary, IDENTITIES if settings.weight_id else 0, attributes)
     prepared, _ = engine.prepare(model.train())
@@ -254,14 +253,9 @@ def main(
     as_json: bool,
 ) -> None:
     """Images/s, memory and utilisation of the step of CONFIG against plain open_clip fine-tuning."""
-    try:
-        settings = load_config(config, list(overrides))
-        result = measure(settings, against, steps, rounds, peak_tflops)
-    except TagclipError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
+    result = measure(load_config(config, list(overrides)), against, steps, rounds, peak_tflops)
     click.echo(json.dumps(result) if as_json else as_text(result))
 
 
 if __name__ == "__main__":
-    main()
+    run(main, "python -m tagclip.train.throughput")

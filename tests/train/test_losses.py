@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from tagclip.train.config import TrainConfig
 from tagclip.train.losses import (
     contrast,
+    ground_teacher_loss,
     identity_loss,
     n_itc,
     orthogonal_loss,
@@ -191,3 +192,18 @@ def test_presets_of_the_orthogonal_loss() -> None:
         values[preset] = weight * orthogonal_loss(*pair, alpha).item()
     assert values == pytest.approx({"paper": 0.6 - 0.1, "released": 100 * (0.6 - 0.001)})
     assert TrainConfig(ortho_alpha=0.3, weight_ortho=2.0).orthogonal() == (0.3, 2.0)
+
+
+def test_ground_pictures_teach_the_aerial_ones_of_their_person() -> None:
+    """One picture at a time, in numpy; and no gradient reaches a teacher or a picture without one."""
+    images = torch.randn(6, 4, generator=torch.Generator().manual_seed(3), requires_grad=True)
+    ids, view = torch.tensor([1, 1, 1, 2, 2, 3]), torch.tensor([0, 1, 1, 0, 0, 1])
+    loss = ground_teacher_loss(images, ids, view)
+    rows = images.detach().numpy()
+    rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    teacher = rows[1] + rows[2]
+    assert loss.item() == pytest.approx(1 - rows[0] @ teacher / np.linalg.norm(teacher), abs=1e-6)
+    loss.backward()
+    assert images.grad is not None
+    assert images.grad[0].abs().sum() > 0 and not images.grad[1:].any()
+    assert ground_teacher_loss(images, ids, torch.zeros(6)).item() == 0

@@ -9,6 +9,7 @@ import numpy as np
 
 from tagclip.train.synth import garments, lexicon, palette
 from tagclip.train.synth.appearance import Appearance, Bottom, Top
+from tagclip.train.synth.rare_names import rare_name
 from tagclip.train.synth.slips import slip
 from tagclip.train.synth.styles import Facts, Phrase, place, right_articles, say, with_article
 
@@ -30,6 +31,7 @@ _ADJECTIVES = frozenset(
 )
 _KEPT = (0.3, 0.5, 0.7)  # how much of what is visible the later captions say
 _SLIPS = 0.12  # share of training captions with a slip
+_RARE = 0.15  # share of the colours of training captions that go by a rare name
 _SLEEVED = frozenset({"t-shirt", "shirt", "polo", "sweater", "dress", "long dress"})
 
 
@@ -47,14 +49,15 @@ def captions(
 
     `visible`: part (see `appearance.PARTS`) -> share of the person's pixels, 0..1; absent means unseen.
     The first caption names nearly all that can be seen; the others leave things out, unless `complete`.
-    `elevation_deg`: 0 from the side, 90 from straight above. Training captions have slips of the keyboard now and then,
-    unless `complete`.
+    `elevation_deg`: 0 from the side, 90 from straight above. Training captions have slips of the keyboard and rare
+    names of colours now and then, unless `complete`.
     """
     found: list[str] = []
     for attempt in range(50 * n):
         # What is said has a stream of its own, so that two wordings of one seed say the same things.
         said, words = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=2))
-        voice = _Voice(appearance, visible, elevation_deg, said, words, wording)
+        rare = _RARE if wording == "train" and not complete else 0.0
+        voice = _Voice(appearance, visible, elevation_deg, said, words, wording, rare)
         partial = float(said.choice(_KEPT)) if attempt < 25 * n else 1.0
         facts = voice.facts(keep=0.96 if complete or not found else partial)
         text = say(facts, said)
@@ -82,6 +85,7 @@ class _Voice:
     rng: np.random.Generator  # of what is said, and in which order
     words: np.random.Generator  # of the words for it
     wording: Wording
+    rare: float = 0.0  # share of colours that go by a rare name
 
     def __post_init__(self) -> None:
         self.american = self.chance(0.4)
@@ -261,6 +265,8 @@ class _Voice:
             light = float(palette.to_lab(rgb)[0])
             if light < 28 or light > 80:
                 return self.one(("dark", "dark-coloured") if light < 28 else ("light", "light-coloured"))
+        if self.rare and self.words.random() < self.rare and (rare := rare_name(rgb, self.words)):
+            return rare
         if self.wording == "unseen":
             return palette.name(rgb, self.words, 0.0, prefer=lambda text: bool(lexicon.held_out(text)))
         return palette.name(rgb, self.words, self.plain, without=lambda text: bool(lexicon.held_out(text)))

@@ -41,7 +41,7 @@ def held_out(text: str) -> list[str]:
 
 @functools.cache
 def _held_out(word: str) -> bool:
-    free = len(word) < 3 or word in CORE or word in _template_words()
+    free = len(word) < 3 or word in CORE or word in template_words()
     return not free and zlib.crc32(word.encode()) % _ONE_IN == 0
 
 
@@ -51,7 +51,7 @@ def held_out_pair(colour: str, noun: str) -> bool:
 
 
 @functools.cache
-def _template_words() -> frozenset[str]:
+def template_words() -> frozenset[str]:
     """Words that stand around nouns and colours: every caption may need them."""
     tables = (HAIR_SHAPES, PATTERNS, PATTERNS_ALONE, CARRY)
     rows = [row for table in tables for row in table.values()]
