@@ -145,13 +145,6 @@ def test_codes_are_the_reduced_vectors(minilm: Words) -> None:
 def test_a_word_of_a_dictionary_begins_as_the_mean_of_its_pieces(minilm: Words) -> None:
     assert minilm.codes is not None and minilm.scales is not None
     vocabulary = tokenizers.Tokenizer.from_str(minilm.tokenizer_json).get_vocab()
-    ids = [vocabulary["ana"], vocabulary["##ora"], vocabulary["##k"]]
-    with pytest.raises(AssertionError):  # not these pieces
-        np.testing.assert_allclose(
-            parts(minilm, "anorak")[0],
-            (minilm.codes[ids] * minilm.scales[ids]).mean(0)[:PIECE_DIM],
-            atol=0.02,
-        )
     ids = [vocabulary["an"], vocabulary["##ora"], vocabulary["##k"]]
     np.testing.assert_allclose(
         parts(minilm, "anorak")[0], (minilm.codes[ids] * minilm.scales[ids]).mean(0)[:PIECE_DIM], atol=0.02
