@@ -39,13 +39,17 @@ def words_of(name: str) -> list[str]:
     return re.findall("[a-z]+", plain)
 
 
-def read_names(path: Path) -> dict[str, list[str]]:
-    """Word -> the colours ("#rrggbb") of all names with it; " word" -> that of the name which is this word alone.
+def read_names(path: Path) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The colours (six hex digits) of color-name-list.
+
+    Returns:
+        word -> colours of all names with it; word -> colour of the name which is this word alone.
 
     Raises:
         DataError: no such file, or not the table of color-name-list.
     """
     found: dict[str, list[str]] = defaultdict(list)
+    alone: dict[str, str] = {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             for row in csv.DictReader(file):
@@ -53,12 +57,12 @@ def read_names(path: Path) -> dict[str, list[str]]:
                     raise ValueError(f"no colour: {row['hex']}")
                 words = words_of(row["name"])
                 for word in set(words):
-                    found[word].append(row["hex"])
+                    found[word].append(row["hex"][1:])
                 if len(words) == 1:
-                    found[f" {words[0]}"] = [row["hex"]]
+                    alone[words[0]] = row["hex"][1:]
     except (OSError, KeyError, ValueError) as error:
         raise DataError(f"{path} cannot be read as the table of color-name-list: {error!r}") from error
-    return found
+    return found, alone
 
 
 def is_thing(word: str, wordnet: WordNet, colours: set[Key]) -> bool:
@@ -67,7 +71,9 @@ def is_thing(word: str, wordnet: WordNet, colours: set[Key]) -> bool:
     return noun is not None and (noun in colours or wordnet.synsets[noun].field in COLOURED)
 
 
-def colour_rows(names: dict[str, list[str]], things: set[str]) -> list[tuple[str, ...]]:
+def colour_rows(
+    names: dict[str, list[str]], alone: dict[str, str], things: set[str]
+) -> list[tuple[str, ...]]:
     """Word, its colour as hex, mean distance in CIELAB to the other names with that word, how many these are, and
     "thing" if the word alone names a colour and is among `things`.
 
@@ -76,26 +82,22 @@ def colour_rows(names: dict[str, list[str]], things: set[str]) -> list[tuple[str
     """
     out: list[tuple[str, ...]] = []
     for word, hexes in sorted(names.items()):
-        alone = names.get(f" {word}")
-        if len(word) < LEAST_LETTERS or word.startswith(" ") or not (alone or len(hexes) > 1):
+        if len(word) < LEAST_LETTERS or (word not in alone and len(hexes) == 1):
             continue
-        rgb = np.array([_rgb(text) for text in hexes])
+        rgb = np.array([list(bytes.fromhex(text)) for text in hexes])
         own = np.median(rgb, axis=0).astype(int)
         spread = _spread(rgb, own)
-        if alone and _spread(rgb, np.array(_rgb(alone[0]))) <= _OUTLIER * max(spread, 1):
-            own = np.array(_rgb(alone[0]))
-            spread = _spread(rgb, own)
-        thing = "thing" if alone and word in things else ""
+        if word in alone:
+            said = np.array(list(bytes.fromhex(alone[word])))
+            if _spread(rgb, said) <= _OUTLIER * max(spread, 1):
+                own, spread = said, _spread(rgb, said)
+        thing = "thing" if word in alone and word in things else ""
         out.append((word, bytes(own.tolist()).hex(), f"{spread:.0f}", str(len(hexes)), thing))
     return out
 
 
 def _spread(rgb: NDArray[np.int64], centre: NDArray[np.int64]) -> float:
     return float(np.linalg.norm(to_lab(rgb) - to_lab(centre), axis=1).mean())
-
-
-def _rgb(text: str) -> list[int]:
-    return list(bytes.fromhex(text[1:]))
 
 
 @click.command()
@@ -108,9 +110,9 @@ def main(colours: Path, wordnet: Path, out: Path) -> None:
     worn = set().union(*(net.kinds(*root) for root in WORN))
     colour = net.kinds(*COLOUR)
     people = set().union(*(net.kinds(*root) for root in PEOPLE))
-    names = read_names(colours / "dist" / "colornames.csv")
+    names, alone = read_names(colours / "dist" / "colornames.csv")
     things = {word for word in names if is_thing(word, net, colour)}
-    rows = colour_rows(names, things)
+    rows = colour_rows(names, alone, things)
     subject = worn | colour | people
     words = {lemma for key in subject for lemma in net.synsets[key].lemmas}
     words |= things | {row[0] for row in rows}
