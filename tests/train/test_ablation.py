@@ -50,7 +50,7 @@ def test_one_seed_has_no_spread() -> None:
 def test_every_variant_is_trained_once(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
     config = tmp_path / "toy.yaml"
     model = toy_model | {"word_vectors": "none"}
-    train = {"epochs": 1, "batch": 18, "precision": "fp32", "weight_view": 0.0, "weight_ortho": 0.0}
+    train = {"epochs": 1, "batch": 16, "precision": "fp32", "weight_view": 0.0, "weight_ortho": 0.0}
     config.write_text(json.dumps({"name": "toy", "model": model, "train": train}))
     command = [
         str(config),
