@@ -8,6 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from tagclip.runtime.views import VIEWS
+from tagclip.train.expand import expand
 from tagclip.train.ranking import Ids, Mask, Numbers, PerQuery, Scores, Vectors, per_query, search
 
 METRICS = ("r1", "r5", "r10", "map", "minp")
@@ -101,7 +102,13 @@ def by_view(
 
 
 def answer(
-    texts: Vectors, images: Vectors, owner: Ids, identity: Ids, view: Ids, exclude_own: bool = False
+    texts: Vectors,
+    images: Vectors,
+    owner: Ids,
+    identity: Ids,
+    view: Ids,
+    exclude_own: bool = False,
+    expanded: int = 0,
 ) -> Answers:
     """Search every gallery for every caption.
 
@@ -110,6 +117,7 @@ def answer(
         owner: (Q,) the picture (0..G-1) that each caption was written for.
         identity, view: (G,) of the pictures; 0 aerial, 1 ground.
         exclude_own: leave that picture out of the caption's gallery. The published protocol leaves it in.
+        expanded: how many of its best pictures join a caption in a gallery (`train.expand`), 0 for none.
     """
     found, sizes = {}, {}
     for name in GALLERIES:
@@ -119,7 +127,8 @@ def answer(
         place = np.full(len(images), -1)
         place[here] = np.arange(here.sum())
         own = place[owner] if exclude_own else None
-        found[name] = search(texts, images[here], identity[owner], identity[here], own)
+        asked = expand(texts, images[here], expanded, own) if expanded else texts
+        found[name] = search(asked, images[here], identity[owner], identity[here], own)
         sizes[name] = int(here.sum())
     return Answers(found, sizes, identity[owner], view[owner])
 

@@ -31,6 +31,9 @@ def _png(context: click.Context, parameter: click.Parameter, value: Path | None)
 @click.option(
     "--wordings", is_flag=True, help="Also in plain words, words in new company and words never seen."
 )
+@click.option(
+    "--expand", type=click.IntRange(min=1), help="Also with each caption's best K pictures joined to it."
+)
 @click.option("--json", "as_json", is_flag=True)
 def evaluate(
     model: Path,
@@ -42,6 +45,7 @@ def evaluate(
     by: str | None,
     picture: Path | None,
     wordings: bool,
+    expand: int | None,
     as_json: bool,
 ) -> None:
     """Retrieval metrics of MODEL, a checkpoint or a bundle, in percent with 95 % intervals.
@@ -66,6 +70,7 @@ def evaluate(
             by=by,
             picture=picture,
             wordings=wordings,
+            expand=expand or 0,
             tick=tick,
         )
     found = report.wordings
@@ -76,6 +81,12 @@ def evaluate(
             result["by"] = {by: report.bands}
         if report.differences is not None:
             result["against"] = {"model": str(other), "differences": report.differences}
+        if expand is not None:
+            result["expand"] = {
+                "count": expand,
+                "lines": report.expanded,
+                "differences": report.expansion,
+            }
         if found is not None:
             result["wordings"] = {
                 "lines": worded,
@@ -91,6 +102,10 @@ def evaluate(
     if report.differences is not None:
         click.echo(f"\nthis: {model}   other: {other}   difference: this - other\n")
         click.echo(as_comparison(report.differences))
+    if report.expanded is not None and report.expansion is not None:
+        click.echo("\n" + as_table(report.expanded, f"expanded by {expand}"))
+        click.echo(f"\nthis: expanded by {expand}   other: the caption alone\n")
+        click.echo(as_comparison(report.expansion))
     if found is not None:
         click.echo("\n" + as_table(worded, "wording") + "\n\n" + as_comparison(found.differences))
         click.echo(f"\n{found.unseen_words:.1f} unseen words a text on average; the first of them:")

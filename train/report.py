@@ -24,12 +24,17 @@ Tick = Callable[[str, int, int, str], None]
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured; None for what was not asked for."""
+    """What was measured; None for what was not asked for.
+
+    `differences` are to another model, `expansion` those of expanded captions to the captions alone.
+    """
 
     lines: dict[str, Measured]
     bands: dict[str, Measured] | None
     differences: dict[str, dict[str, Difference]] | None
     wordings: ByWording | None = None
+    expanded: dict[str, Measured] | None = None
+    expansion: dict[str, dict[str, Difference]] | None = None
 
 
 def measured(row: Row) -> Measured:
@@ -52,6 +57,7 @@ def evaluation(
     by: str | None = None,
     picture: Path | None = None,
     wordings: bool = False,
+    expand: int = 0,
     tick: Tick = lambda what, done, total, note: None,
 ) -> Report:
     """Evaluate a model on one split of a data folder.
@@ -64,6 +70,7 @@ def evaluation(
         by: "elevation" or "height".
         picture: PNG of the best and the worst queries to write.
         wordings: also measure plain words, new company and unseen words (wordings.py).
+        expand: also measure captions that so many of their best pictures have joined; 0 for not.
         tick: told what is done, how much of it, and of how much.
 
     Raises:
@@ -91,6 +98,11 @@ def evaluation(
     if second is not None:
         vectors = embed(second, samples, lambda done, total: tick("embed the other", done, total, ""))
         differences = compare(answers, answer(*vectors, owner, identity, seen, exclude_own), view)
+    expanded = expansion = None
+    if expand:
+        joined = answer(texts, images, owner, identity, seen, exclude_own, expand)
+        expanded = {name: measured(row) for name, row in rows(joined, view).items()}
+        expansion = compare(joined, answers, view)
     if picture is not None:
         sheet = draw_queries(
             samples, answers, texts, images, view or "all", exclude_own, f"{model}, {folder} {split}"
@@ -101,6 +113,8 @@ def evaluation(
         None if bands is None else {name: measured(row) for name, row in bands.items()},
         differences,
         by_wording(first, samples, images, folder) if wordings else None,
+        expanded,
+        expansion,
     )
 
 

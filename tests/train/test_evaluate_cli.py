@@ -101,6 +101,17 @@ def test_a_model_against_itself_is_equal(
     assert out.count("equal on every query") == 5 * len(LINES)
 
 
+def test_expanded_captions(tiny_bundle: Bundle, toy_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, tiny_bundle.path, "--data", toy_data, "--expand", 2, "--json")
+    found = json.loads(out)["expand"]
+    assert (status, found["count"], list(found["lines"])) == (0, 2, LINES)
+    difference = found["differences"]["all"]["map"]
+    assert difference["this"] == pytest.approx(found["lines"]["all"]["map"])
+    assert difference["other"] == pytest.approx(json.loads(out)["all"]["map"])
+    status, out, _ = run(capsys, tiny_bundle.path, "--data", toy_data, "--expand", 2, "--exclude-own")
+    assert status == 0 and "expanded by 2" in out and "other: the caption alone" in out
+
+
 def test_by_elevation(tiny_bundle: Bundle, seen_from_air: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = (tiny_bundle.path, "--data", seen_from_air, "--by", "elevation")
     result = json.loads(run(capsys, *arguments, "--json")[1])
