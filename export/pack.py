@@ -6,195 +6,328 @@ import io
 import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 
 from tagclip.calibration.scores import background
-from tagclip.export.parity import compare, gate
-from tagclip.export.specialist import ImageSpecialist, TextGraph
-from tagclip.export.to_onnx import parameters, to_onnx
+from tagclip.export.data import CALIBRATION, Material, gather
+from tagclip.export.gate import Labels, Side, check, drop
+from tagclip.export.half import as_fp16
+from tagclip.export.images import choose_views, gflop, image_graph, merged, routes_by_view, specialist
+from tagclip.export.parity import MIN_COSINE, compare
+from tagclip.export.precision import Quantised, run_graph, to_int8
+from tagclip.export.source import load_source
+from tagclip.export.specialist import TextGraph
+from tagclip.export.to_onnx import parameters, store, to_onnx
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TEXT, TowerFacts, image_tower
 from tagclip.runtime.bundle_write import write_bundle
-from tagclip.runtime.encoder import ImageEncoder, TextEncoder
-from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.runtime.views import VIEWS
-from tagclip.train.checkpoint import load_checkpoint
-from tagclip.train.data import Sample, input_spec, load_images, load_split
-from tagclip.train.embed import evaluate_split
-from tagclip.train.measure import evaluate_bundle
+from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
+from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.views import UNIVERSAL, VIEWS
+from tagclip.train.config import Config
 from tagclip.train.model import TagClip, unit
-from tagclip.train.moe import HrMoe
-from tagclip.train.split import as_split
 from tagclip.train.words import PAD_ID, encode
 
 PROBES = 8
+Tick = Callable[[str, int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to export.
+
+    Attributes:
+        views: "aerial", "ground", "universal"; nothing for what the model has, see `images.choose_views`.
+        experts: "exact" or "merged".
+        precision: "fp32", "fp16" or "int8".
+        max_drop: points of R@1 and of mAP that a gallery of the validation split may lose.
+    """
+
+    views: tuple[str, ...] = ()
+    experts: str = "exact"
+    precision: str = "fp32"
+    max_drop: float = 0.5
+
+    @property
+    def same(self) -> bool:
+        """Whether the graphs are to give the checkpoint's own vectors."""
+        return self.experts == "exact" and self.precision == "fp32"
 
 
 def export_bundle(
     checkpoint: Path,
     out: Path,
-    views: tuple[str, ...],
+    wanted: Wanted,
     calib: Path | None,
-    tick: Callable[[str], None] = lambda step: None,
+    clip: str = "",
+    tick: Tick = lambda what, done, total, note: None,
 ) -> tuple[Bundle, dict[str, Any]]:
     """Export, check and write a bundle; nothing is written when a check fails.
 
     Args:
-        checkpoint: folder that `tagclip train` wrote.
+        checkpoint, clip: as `source.load_source`.
         out: bundle folder to make.
-        views: specialists to export.
-        calib: data folder whose validation split is the yardstick for parity, retrieval and scores; without one,
-            parity is measured on noise and the bundle has no scores.json.
-        tick: told what happens next.
+        calib: data folder. Its validation split is the yardstick for parity, retrieval and scores, its training split
+            gives the inputs on which ranges and gates are measured. Without one, parity is measured on noise.
+        tick: told what is done, how much of it, and of how much.
 
     Returns:
         the bundle, and report.json.
 
     Raises:
-        CheckpointError, DataError, ParityError, OutputError: what failed.
+        CheckpointError, ConfigError, DataError, ParityError, OutputError: what failed.
     """
-    model, tokenizer_json, config = load_checkpoint(checkpoint)
-    spec = input_spec(config.model)
-    half = not config.model.tse_ratio
-    graphs = {}
-    for view in views:
-        tick(f"export {image_tower(view)}")
-        example = torch.zeros(2, spec.height_px, spec.width_px, 3, dtype=torch.uint8)
-        graphs[image_tower(view)] = to_onnx(
-            ImageSpecialist(model.image, VIEWS.index(view)), example, "crops", half=half
+    model, tokenizer_json, config = load_source(checkpoint, clip)
+    views = choose_views(model, wanted.views, wanted.experts)
+    if calib is None and not wanted.same:
+        raise ConfigError(
+            f"--experts {wanted.experts} --precision {wanted.precision} change the numbers, so they need labelled "
+            "pictures to be measured on: name a data folder with --calib"
         )
-    tick("export text")
-    tokens = torch.ones(2, model.context_length, dtype=torch.int64)
-    text = TextGraph(model)
-    graphs[TEXT] = to_onnx(text, tokens, "tokens", text.int8, half)
-
-    samples = load_split(calib, "val") if calib is not None else []
-    crops = load_images(samples, spec) if samples else _noise(spec)
-    chosen = np.linspace(0, len(crops) - 1, PROBES).astype(int)
-    texts = [samples[k].captions[0] for k in chosen] if samples else ["a woman in a red jacket", "a man"]
-    probe = _probe(model, tokenizer_json, crops[chosen], texts, views)
+    material = gather(calib, views, tokenizer_json, model, config, tick, many=wanted.experts == "merged")
+    reference = _reference(model, views, material, tick)
+    report: dict[str, Any] = {}
+    graphs, facts = _graphs(model, views, wanted, material, reference, report, tick)
+    probe = _probe(model, tokenizer_json, views, material, graphs if not wanted.same else None)
 
     def write(target: Path, extra: dict[str, bytes]) -> Bundle:
         return write_bundle(
             target,
             name=f"tagclip-{config.name}",
-            towers={tower: TowerFacts("fp32", parameters(graph)) for tower, graph in graphs.items()},
+            towers=facts,
             graphs=graphs,
             tokenizer_json=tokenizer_json.encode(),
-            preprocess=spec,
+            preprocess=material.spec,
             embedding_dim=model.dim,
             context_length=model.context_length,
             pad_id=PAD_ID,
             licence="Apache-2.0",
-            provenance={
-                "config": config.to_json(),
-                "experts": "exact",
-                "weights_stored_in": "fp16" if half else "fp32",
-            },
+            provenance=_provenance(config, wanted, clip),
             extra_files={"probe.npz": _npz(probe), **extra},
         )
 
     with tempfile.TemporaryDirectory() as folder:  # the artefact itself is measured, then written for good
-        tick("check the graphs against the checkpoint")
+        tick("check against the checkpoint", 0, 1, "")
         trial = write(Path(folder) / "bundle", {})
-        report = _report(model, tokenizer_json, trial, samples, crops, probe, views)
-        extra = {"report.json": _json(report)}
-        if samples:
-            extra["scores.json"] = _json(_scores(trial, samples, crops))
-    return write(out, extra), report
+        found = _of_bundle(trial, views, material)
+        report["parity"] = {
+            tower: asdict(
+                compare(
+                    tower,
+                    vectors[material.served(tower)],
+                    reference.towers[tower][material.served(tower)],
+                    MIN_COSINE if wanted.same else -1.0,
+                )
+            )
+            for tower, vectors in found.towers.items()
+        }
+        extra = {}
+        if material.labels is not None:
+            worst = {t: row["layers"][0]["layer"] for t, row in report.get("precision", {}).items()}
+            report |= {"split": "val", **check(material.labels, reference, found, wanted.max_drop, worst)}
+            report |= _predicted(model, material, reference)
+            if len(views) > 1:
+                unknown = ImageEncoder(trial, AUTO).embed(list(material.crops))
+                report["unknown_view"] = material.labels.retrieval(found.towers[TEXT], unknown)
+            extra["scores.json"] = _json(_scores(found, views, material))
+        tick("check against the checkpoint", 1, 1, "")
+    return write(out, {"report.json": _json(report), **extra}), report
 
 
-def _report(
+def _graphs(
     model: TagClip,
-    tokenizer_json: str,
-    bundle: Bundle,
-    samples: list[Sample],
-    crops: NDArray[np.uint8],
-    probe: dict[str, NDArray[Any]],
     views: tuple[str, ...],
-) -> dict[str, Any]:
-    parity = {}
-    for view in views:
-        sizes = np.array_split(np.arange(min(len(crops), 64)), [1, 3])  # batches of 1, 2 and the rest
-        got = np.concatenate([ImageEncoder(bundle, view).embed(list(crops[k])) for k in sizes if len(k)])
-        expected = _image_vectors(model, crops[: len(got)], view)
-        parity[image_tower(view)] = asdict(compare(image_tower(view), got, expected))
-    texts = TextEncoder(bundle).embed([str(t) for t in probe["texts"]])
-    parity[TEXT] = asdict(compare(TEXT, texts, probe["vectors_text"]))
-    report: dict[str, Any] = {"parity": parity}
-    if samples and set(views) == set(VIEWS):
-        data = as_split(samples, tokenizer_json, model.context_length, crops)
-        # Like with like: a specialist is compared with the model that is told the view.
-        before, after = evaluate_split(model, data, known_view=True), evaluate_bundle(bundle, samples)
-        gate({k: dict(v) for k, v in before.items()}, {k: dict(v) for k, v in after.items()})  # type: ignore[arg-type,misc,unused-ignore]
-        report |= {"split": "val", "checkpoint": before, "retrieval": after}
-        report["checkpoint_predicted_view"] = evaluate_split(model, data)
-        if any(isinstance(module, HrMoe) and module.image_router for module in model.modules()):
-            report["view_accuracy"] = _view_accuracy(model, crops, data.view)
-    return report
+    wanted: Wanted,
+    material: Material,
+    reference: Side,
+    report: dict[str, Any],
+    tick: Tick,
+) -> tuple[dict[str, bytes], dict[str, TowerFacts]]:
+    """Every tower in the wanted precision; what each is and how it came about goes into `report`."""
+    size_px = (material.spec.height_px, material.spec.width_px)
+    half = not model.config.tse_ratio
+    graphs: dict[str, bytes] = {}
+    facts: dict[str, TowerFacts] = {}
+    towers: dict[str, dict[str, float]] = {}
+    for tower in (*(image_tower(view) for view in views), TEXT):
+        tick("export", len(graphs), len(views) + 1, tower)
+        cost = _cost(tower, material.labels, material, reference)
+        tables: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
+        module: torch.nn.Module
+        if tower == TEXT:
+            text = TextGraph(model)
+            module, tables = text, text.int8
+            example = torch.ones(2, model.context_length, dtype=torch.int64)
+            graph = to_onnx(module, example, "tokens")
+        else:
+            view = tower.removeprefix("image-")
+            image = specialist(model, view)
+            if wanted.experts == "merged":
+                image, how = merged(
+                    image, material.calibration[tower], cost, wanted.max_drop / 2, tower, tick
+                )
+                report.setdefault("merging", {})[tower] = how.to_json()
+            example = torch.zeros(2, *size_px, 3, dtype=torch.uint8)
+            module, graph = image, image_graph(image, size_px)
+        facts[tower] = TowerFacts(wanted.precision, parameters(graph))
+        towers[tower] = {"parameters": facts[tower].parameters, "gflop": gflop(module, example)}
+        if wanted.precision == "fp16":
+            graph = as_fp16(graph)
+        elif wanted.precision == "int8":
+            # Half of the budget for each side, since both meet in a score.
+            found = to_int8(
+                tower, graph, material.calibration[tower][:CALIBRATION], cost, wanted.max_drop / 2, tick
+            )
+            report.setdefault("precision", {})[tower] = _told(found)
+            graph = found.model
+        graphs[tower] = store(graph, tables, half)
+        towers[tower]["bytes"] = len(graphs[tower])
+    tick("export", len(graphs), len(graphs), "")
+    report["towers"] = towers
+    return graphs, facts
 
 
-@torch.no_grad()
-def _view_accuracy(model: TagClip, images: NDArray[np.uint8], view: NDArray[np.int64]) -> float:
-    """Share of images whose view the last HR-MoE block's router names rightly."""
-    right = 0
-    for k in range(0, len(images), 256):
-        _, routing = model.image(torch.from_numpy(images[k : k + 256]))
-        right += int((routing.view_logits[-1].argmax(-1).numpy() == view[k : k + 256]).sum())
-    return right / len(images)
+def _cost(
+    tower: str, labels: Labels | None, material: Material, reference: Side
+) -> Callable[[onnx.ModelProto], float]:
+    """What a graph costs in points of retrieval when it alone takes the place of the checkpoint's tower."""
+
+    def cost(graph: onnx.ModelProto) -> float:
+        assert labels is not None  # whoever asks has labelled pictures, see export_bundle
+        served = material.served(tower)
+        vectors = reference.towers[tower].copy()
+        vectors[served] = run_graph(graph, material.inputs(tower)[served])
+        mixed = Side({**reference.towers, tower: vectors})
+        before, after = (
+            labels.retrieval(side.towers[TEXT], side.images(labels)) for side in (reference, mixed)
+        )
+        return drop(before, after)
+
+    return cost
 
 
-@torch.no_grad()
-def _image_vectors(model: TagClip, crops: NDArray[np.uint8], view: str) -> NDArray[np.float32]:
-    known = torch.full((len(crops),), VIEWS.index(view))
-    encoded, _ = model.image(torch.from_numpy(np.ascontiguousarray(crops)), known)
-    return unit(encoded).numpy()
-
-
-@torch.no_grad()
-def _probe(
-    model: TagClip,
-    tokenizer_json: str,
-    crops: NDArray[np.uint8],
-    texts: list[str],
-    views: tuple[str, ...],
-) -> dict[str, NDArray[Any]]:
-    """The self-test: the checkpoint's own vectors, so that it also guards the export."""
-    tokens = torch.from_numpy(encode(tokenizer_json, texts, model.context_length))
+def _told(found: Quantised) -> dict[str, Any]:
     return {
-        "crops": crops,
-        "texts": np.array(texts),
-        "vectors_text": unit(model.text(tokens)).numpy(),
-        **{f"vectors_{view}": _image_vectors(model, crops, view) for view in views},
+        "rule": found.rule,
+        "rules": found.errors,
+        "drop": found.drop,
+        "layers": [decision.to_json() for decision in found.decisions],
     }
 
 
-def _scores(bundle: Bundle, samples: list[Sample], crops: NDArray[np.uint8]) -> dict[str, Any]:
-    texts = TextEncoder(bundle).embed([s.captions[0] for s in samples])
-    identity, view = np.array([s.identity for s in samples]), np.array([s.view for s in samples])
+@torch.no_grad()
+def _reference(model: TagClip, views: tuple[str, ...], material: Material, tick: Tick) -> Side:
+    """The checkpoint's own vectors, routed as each tower routes; rows that a tower does not serve are 0."""
+    towers = {}
+    for tower in (*(image_tower(view) for view in views), TEXT):
+        inputs, served = material.inputs(tower), material.served(tower)
+        vectors = np.zeros((len(inputs), model.dim), np.float32)
+        for k in range(0, len(served), 128):
+            rows = served[k : k + 128]
+            vectors[rows] = _vectors(model, tower, inputs[rows])
+            tick(f"checkpoint {tower}", k + len(rows), len(served), "")
+        towers[tower] = vectors
+    return Side(towers)
+
+
+@torch.no_grad()
+def _vectors(model: TagClip, tower: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    given = torch.from_numpy(np.ascontiguousarray(inputs))
+    if tower == TEXT:
+        return unit(model.text(given)).numpy()
+    view = tower.removeprefix("image-")
+    known = None if view == UNIVERSAL else torch.full((len(given),), VIEWS.index(view))
+    return unit(model.image(given, known)[0]).numpy()
+
+
+@torch.no_grad()
+def _predicted(model: TagClip, material: Material, reference: Side) -> dict[str, Any]:
+    """The checkpoint as `tagclip evaluate` measures it, without knowing the view, and how often it finds the view."""
+    labels, right, parts = material.labels, 0, []
+    assert labels is not None
+    if not routes_by_view(model):
+        return {}
+    for k in range(0, len(material.crops), 128):
+        encoded, routing = model.image(torch.from_numpy(material.crops[k : k + 128]))
+        parts.append(unit(encoded).numpy())
+        right += int((routing.view_logits[-1].argmax(-1).numpy() == labels.view[k : k + 128]).sum())
+    return {
+        "checkpoint_predicted_view": labels.retrieval(reference.towers[TEXT], np.concatenate(parts)),
+        "view_accuracy": right / len(material.crops),
+    }
+
+
+def _of_bundle(bundle: Bundle, views: tuple[str, ...], material: Material) -> Side:
+    """The artefact's vectors; rows that a tower does not serve are 0."""
+    towers = {}
+    for view in views:
+        served = material.served(image_tower(view))
+        vectors = np.zeros((len(material.crops), bundle.manifest.embedding_dim), np.float32)
+        vectors[served] = ImageEncoder(bundle, view).embed(list(material.crops[served]))
+        towers[image_tower(view)] = vectors
+    towers[TEXT] = TextEncoder(bundle).embed(material.texts)
+    return Side(towers)
+
+
+def _probe(
+    model: TagClip,
+    tokenizer_json: str,
+    views: tuple[str, ...],
+    material: Material,
+    graphs: dict[str, bytes] | None,
+) -> dict[str, NDArray[Any]]:
+    """The self-test: the checkpoint's own vectors, so that it also guards the export; of graphs that are meant to
+    differ from it, their own.
+    """
+    crops = material.crops[np.linspace(0, len(material.crops) - 1, PROBES).astype(int)]
+    texts = material.texts[:: max(1, len(material.texts) // PROBES)][:PROBES]
+    tokens = encode(tokenizer_json, texts, model.context_length)
+
+    def vectors(tower: str, inputs: NDArray[Any]) -> NDArray[np.float32]:
+        if graphs is None:
+            return _vectors(model, tower, inputs)
+        return run_graph(onnx.load_model_from_string(graphs[tower]), inputs)
+
+    return {
+        "crops": crops,
+        "texts": np.array(texts),
+        "vectors_text": vectors(TEXT, tokens),
+        **{f"vectors_{view}": vectors(image_tower(view), crops) for view in views},
+    }
+
+
+def _scores(found: Side, views: tuple[str, ...], material: Material) -> dict[str, Any]:
+    labels = material.labels
+    assert labels is not None
+    first = np.searchsorted(
+        labels.owner, np.arange(len(labels.identity))
+    )  # of each picture its first caption
+    texts = found.towers[TEXT][first]
     return {
         "source": "validation split of the training data",
         "views": {
-            name: background(
+            view: background(
                 texts,
-                ImageEncoder(bundle, name).embed(list(crops[view == VIEWS.index(name)])),
-                identity,
-                identity[view == VIEWS.index(name)],
+                found.towers[image_tower(view)][material.served(image_tower(view))],
+                labels.identity,
+                labels.identity[material.served(image_tower(view))],
             )
-            for name in bundle.manifest.views
+            for view in views
         },
     }
 
 
-def _noise(spec: PreprocessSpec) -> NDArray[np.uint8]:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (64, spec.height_px, spec.width_px, 3), dtype=np.uint8)
+def _provenance(config: Config, wanted: Wanted, clip: str) -> dict[str, Any]:
+    stored = "fp32" if config.model.tse_ratio else "fp16"
+    made = {"config": config.to_json()} if not clip else {"open_clip": clip}
+    return {**made, "experts": wanted.experts, "weights_stored_in": stored}
 
 
 def _npz(arrays: dict[str, NDArray[Any]]) -> bytes:

@@ -1,4 +1,4 @@
-"""Graph-ready modules: a specialist image tower for one view, and the text tower, with unit outputs."""
+"""Graph-ready modules: an image tower for one view or for any, and the text tower, with unit outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from tagclip.train.clip import ClipImage
 from tagclip.train.model import TagClip, unit
-from tagclip.train.moe import fix_view
+from tagclip.train.moe import DenseMoe, FixedMoe, replace_moe
 from tagclip.train.towers import ConvBlock, ConvStage, ImageTower, WordTable
 
 
@@ -32,19 +32,25 @@ class Fused(nn.Module):
 
 
 class ImageSpecialist(nn.Module):
-    """uint8 RGB crops (N, H, W, 3) -> unit vectors (N, D) float32, for one view."""
+    """uint8 RGB crops (N, H, W, 3) -> unit vectors (N, D) float32.
 
-    def __init__(self, tower: ImageTower | ClipImage, view: int):
+    Args:
+        view: 0 aerial, 1 ground: each mixture keeps the experts of this view, and its routing by view is gone. None for
+            the universal tower, which predicts the view inside.
+    """
+
+    def __init__(self, tower: ImageTower | ClipImage, view: int | None):
         super().__init__()
         self.tower = copy.deepcopy(tower).eval()
         if isinstance(self.tower, ImageTower):
             self.tower.stem = nn.Sequential(*(Fused(layer) for layer in self.tower.stem))
-            fix_view(self.tower.blocks, view)
+            blocks = self.tower.blocks
         else:
-            fix_view(self.tower.resblocks, view)
+            blocks = self.tower.resblocks
+        replace_moe(blocks, lambda moe: DenseMoe(moe) if view is None else FixedMoe(moe, view))
 
     def forward(self, crops: Tensor) -> Tensor:
-        """The image tower with its view known, then the one unit vector."""
+        """The image tower, then the one unit vector."""
         return unit(self.tower(crops)[0])
 
 

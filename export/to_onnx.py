@@ -1,4 +1,4 @@
-"""PyTorch modules to ONNX graphs with a dynamic batch, checked, with weights stored in 16 or 32 bits."""
+"""PyTorch modules to ONNX graphs with a dynamic batch; graphs to bytes, checked, with small weights."""
 
 from __future__ import annotations
 
@@ -18,22 +18,11 @@ OUTPUT = "embedding"
 SMALL = 256  # tensors of fewer elements stay in 32 bits: nothing is gained
 
 
-def to_onnx(
-    module: nn.Module,
-    example: Tensor,
-    input_name: str,
-    int8: Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]] | None = None,
-    half: bool = True,
-) -> bytes:
-    """Export a module of one input and one output, `embedding`, whose first axis is the batch.
-
-    Weights may stand in the graph as fp16 behind a Cast: half the bytes, while every sum stays in fp32.
+def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> onnx.ModelProto:
+    """Export a module of one input and one output, `embedding`, whose first axis is the batch, in fp32.
 
     Args:
         example: an input of batch 2 (a batch of 1 would be taken for a constant).
-        int8: name of a weight -> the codes (V, S) and scales (V,) that it is the product of; it is stored as these.
-        half: store weights as fp16. Not for models with token selection: rounding moves tokens of nearly equal
-            attention in and out of the selection (measured on a random model: a cosine of 0.990 to PyTorch).
     """
     # The exporter logs what it skips of torchvision, which no model here has.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -52,16 +41,37 @@ def to_onnx(
     model: onnx.ModelProto = program.model_proto
     _name_output(model.graph)
     _cast_first(model.graph)
-    kept = {_store_int8(model.graph, name, *parts) for name, parts in (int8 or {}).items()}
-    if half:
-        _store_fp16(model, kept)
     del model.metadata_props[:]
     for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
         del node.metadata_props[:]
         node.doc_string = ""
+    for value in (*model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
     del model.graph.value_info[:]
-    onnx.checker.check_model(model, full_check=True)
-    return bytes(model.SerializeToString())
+    return model
+
+
+def store(
+    model: onnx.ModelProto,
+    int8: Mapping[str, tuple[NDArray[np.int8], NDArray[np.float32]]] | None = None,
+    half: bool = True,
+) -> bytes:
+    """A graph as bytes, checked. `model` itself is left as it is.
+
+    Weights may stand in it as fp16 behind a Cast: half the bytes, while every sum stays in its own precision.
+
+    Args:
+        int8: name of a weight -> the codes (V, S) and scales (V,) that it is the product of; it is stored as these.
+        half: store float32 weights as fp16. Not for models with token selection: rounding moves tokens of nearly
+            equal attention in and out of the selection (measured on a random model: a cosine of 0.990 to PyTorch).
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = {_store_int8(copy.graph, name, *parts) for name, parts in (int8 or {}).items()}
+    if half:
+        _store_fp16(copy, kept)
+    onnx.checker.check_model(copy, full_check=True)
+    return bytes(copy.SerializeToString())
 
 
 def _name_output(graph: onnx.GraphProto) -> None:
@@ -101,11 +111,17 @@ def _store_int8(
     Returns:
         name of the scales, which have to stay float32: DequantizeLinear gives their type.
     """
-    graph.initializer.remove(next(t for t in graph.initializer if t.name == name))
+    weight = next(t for t in graph.initializer if t.name == name)
     parts = [f"{name}.codes", f"{name}.scales"]
+    nodes = [helper.make_node("DequantizeLinear", parts, [name], axis=0)]
+    if weight.data_type == TensorProto.FLOAT16:  # of a graph in fp16
+        nodes[0].output[0] = f"{name}.fp32"
+        nodes.append(helper.make_node("Cast", [f"{name}.fp32"], [name], to=TensorProto.FLOAT16))
+    graph.initializer.remove(weight)
     for part, values in zip(parts, (codes, scales), strict=True):
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
-    graph.node.insert(0, helper.make_node("DequantizeLinear", parts, [name], axis=0))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
     return parts[1]
 
 
@@ -126,7 +142,6 @@ def _store_fp16(model: onnx.ModelProto, kept: Collection[str]) -> None:
         graph.node.insert(0, node)
 
 
-def parameters(graph: bytes) -> int:
+def parameters(model: onnx.ModelProto) -> int:
     """Number of weights in a graph."""
-    model = onnx.load_model_from_string(graph)
     return int(sum(np.prod(t.dims) for t in model.graph.initializer if len(t.dims)))

@@ -1,14 +1,17 @@
 """Opening a bundle: the folder that a device needs. Nothing in it is parsed before all of it was checked.
 
-In this order: the folder, bundle.json (version, fields, file names), SHA256SUMS against what lies there, the
-encoder id. Graphs and tokenizer are only bytes here. docs/format.md is the specification.
+In this order: the folder; the signature, if a public key is given; bundle.json (version, fields, file names);
+SHA256SUMS against what lies there; the encoder id; that no graph takes weights from elsewhere. Nothing else is
+read in a graph, and the tokenizer is only bytes here. docs/format.md is the specification.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
+import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,8 +28,11 @@ from tagclip.runtime.bundle_manifest import (
     parse_manifest,
 )
 from tagclip.runtime.errors import BundleIntegrityError, BundleManifestError, BundleMissingError
+from tagclip.runtime.external_data import refuse_external_data
 from tagclip.runtime.fields import MAX_JSON_BYTES, canonical_json, parse_object
+from tagclip.runtime.keys import PublicKey
 from tagclip.runtime.preprocess import PreprocessSpec
+from tagclip.runtime.signature import MAX_SIGNATURE_BYTES, check_signature
 
 MAX_FILE_BYTES = 2**31 - 1  # what one ONNX file can hold
 MAX_SUMS_BYTES = 64 * 1024
@@ -64,6 +70,9 @@ class Bundle:
         data = _read(self.path / name, MAX_FILE_BYTES)
         if hashlib.sha256(data).hexdigest() != self.sha256[name]:
             raise BundleIntegrityError(f"{self.path / name} changed after the bundle was opened; {_AGAIN}")
+        if any(name == tower.file for tower in self.manifest.towers.values()):
+            # Walked again: what was hashed and walked at the opening may have been two different files.
+            refuse_external_data(io.BytesIO(data), str(self.path / name))
         return data
 
 
@@ -72,17 +81,24 @@ def shipped_bundle_path() -> Path:
     return Path(str(resources.files("tagclip.runtime"))) / "data" / "bundle"
 
 
-def open_bundle(path: Path | None) -> Bundle:
+def open_bundle(path: Path | None, *, public_key: PublicKey | None = None) -> Bundle:
     """Check a bundle and return it; None means the one that ships with the package.
 
     The folder itself may be a symbolic link (that is how a device switches between two slots); what lies in
     it may not. Hard links are accepted: package installers make them, and the hash says what a file is.
 
+    Args:
+        path: the folder.
+        public_key: whose signature is required; None requires none and checks none.
+
     Raises:
         BundleMissingError: no such folder, or no bundle.json in it.
+        BundleSignatureError: `public_key` did not sign it.
+        MissingExtraError: a signature is required and cryptography is not installed.
         BundleVersionError: the bundle's format is newer than this program.
         BundleManifestError: bundle.json is unreadable, or a field is absent, of the wrong type or unsafe.
-        BundleIntegrityError: a file is missing, altered, not listed or a link, or the encoder id is wrong.
+        BundleIntegrityError: a file is missing, altered, not listed or a link, the encoder id is wrong, or a
+            graph takes weights from another file.
     """
     if path is None:
         path = shipped_bundle_path()
@@ -96,8 +112,20 @@ def open_bundle(path: Path | None) -> Bundle:
         raise BundleMissingError(
             f"{path} has no {MANIFEST}; expected a bundle, as `tagclip export` writes it"
         )
-    manifest = parse_manifest(parse_object(_read(path / MANIFEST, MAX_JSON_BYTES), MANIFEST))
-    sha256 = _check_files(path, manifest)
+    if public_key is not None:  # then not even JSON is parsed that it does not vouch for
+        sums = _read_sums(path)
+        check_signature(sums, _read_signature(path), public_key, str(path))
+        sha256 = _parse_sums(path, sums)
+        data = _read(path / MANIFEST, MAX_JSON_BYTES)
+        _expect_sha256(path, MANIFEST, hashlib.sha256(data).hexdigest(), sha256)
+        manifest = parse_manifest(parse_object(data, MANIFEST))
+    else:
+        data = _read(path / MANIFEST, MAX_JSON_BYTES)
+        manifest = parse_manifest(parse_object(data, MANIFEST))
+        sha256 = _parse_sums(path, _read_sums(path))
+    # Of bundle.json the very bytes that were parsed: it may have been swapped since they were read.
+    _check_files(path, manifest, sha256, {MANIFEST: hashlib.sha256(data).hexdigest()})
+    _read_signature(path)  # also unasked for, it has to be a small plain file
     graphs = {name: sha256[tower.file] for name, tower in manifest.towers.items()}
     tokenizer = manifest.tokenizer
     found = encoder_id(
@@ -107,7 +135,37 @@ def open_bundle(path: Path | None) -> Bundle:
         raise BundleIntegrityError(
             f"{MANIFEST}: encoder_id is {manifest.encoder_id}, but these files make {found}; {_AGAIN}"
         )
+    for tower in manifest.towers.values():
+        with open(_open_plain(path / tower.file, MAX_FILE_BYTES), "rb") as file:
+            refuse_external_data(file, str(path / tower.file))
     return Bundle(path, manifest, sha256)
+
+
+def copy_bundle(bundle: Bundle, target: Path) -> None:
+    """Copy what SHA256SUMS lists, SHA256SUMS and SIGNATURE into an existing folder; `engines` stays behind.
+
+    The copy is to be opened for itself: what is copied may not be any more what was checked.
+
+    Raises:
+        BundleIntegrityError: a file became something else than a plain file.
+        OSError: `target` cannot be written.
+    """
+    names = [*bundle.sha256, SUMS]
+    if os.path.lexists(bundle.path / SIGNATURE):
+        names.append(SIGNATURE)
+    for name in names:
+        source = _open_plain(bundle.path / name, MAX_FILE_BYTES)
+        with open(source, "rb") as reader, open(target / name, "xb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def sums_bytes(sha256: Mapping[str, str]) -> bytes:
+    """SHA256SUMS in the one form that it may have.
+
+    Args:
+        sha256: file name -> hexadecimal digest, of every file that it lists.
+    """
+    return "".join(f"{sha256[name]}  {name}\n" for name in sorted(sha256)).encode("ascii")
 
 
 def encoder_id(
@@ -137,41 +195,57 @@ def encoder_id(
     return "tc1-" + hashlib.sha256(canonical_json(parts)).hexdigest()[:16]
 
 
-def _check_files(path: Path, manifest: Manifest) -> dict[str, str]:
-    """Compare the folder with SHA256SUMS and the manifest; return the digests."""
-    listed = _read_sums(path)
+def _check_files(path: Path, manifest: Manifest, listed: Mapping[str, str], known: Mapping[str, str]) -> None:
+    """Compare the folder with SHA256SUMS (`listed`) and the manifest; `known` are digests of what was read already."""
     present = set()
     for entry in sorted(os.scandir(path), key=lambda entry: entry.name):
+        # Whoever made the folder chose the names; quoted, none can rewrite the operator's terminal.
         if entry.is_symlink():
             raise BundleIntegrityError(
-                f"{entry.path} is a symbolic link; a bundle holds plain files, {_AGAIN}"
+                f"{path}: {entry.name!r} is a symbolic link; a bundle holds plain files, {_AGAIN}"
             )
         if entry.name == ENGINES and entry.is_dir():
             continue
         if entry.name not in (SUMS, SIGNATURE):
             present.add(entry.name)
     if unlisted := sorted(present - set(listed)):
-        raise BundleIntegrityError(f"{path / unlisted[0]} is not listed in {SUMS}; remove it or {_AGAIN}")
+        raise BundleIntegrityError(f"{path}: {unlisted[0]!r} is not listed in {SUMS}; remove it or {_AGAIN}")
     if missing := sorted(set(listed) - present):
         raise BundleIntegrityError(f"{path / missing[0]} is listed in {SUMS} but is not there; {_AGAIN}")
     for name in (MANIFEST, manifest.tokenizer.file, *(tower.file for tower in manifest.towers.values())):
         if name not in listed:
             raise BundleIntegrityError(f"{path}: {name} is needed but {SUMS} does not list it; {_AGAIN}")
-    for name, expected in listed.items():
-        found = _hash(path / name)
-        if found != expected:
-            raise BundleIntegrityError(
-                f"{path / name} was truncated or altered: expected SHA-256 {expected[:12]}..., "
-                f"found {found[:12]}...; {_AGAIN}"
-            )
-    return listed
+    for name in listed:
+        _expect_sha256(path, name, known.get(name) or _hash(path / name), listed)
 
 
-def _read_sums(path: Path) -> dict[str, str]:
-    """SHA256SUMS in the one form it may have: `sha256sum` lines, sorted by name, LF, nothing else."""
+def _expect_sha256(path: Path, name: str, found: str, listed: Mapping[str, str]) -> None:
+    expected = listed.get(name)
+    if expected is None:
+        raise BundleIntegrityError(f"{path}: {name} is needed but {SUMS} does not list it; {_AGAIN}")
+    if found != expected:
+        raise BundleIntegrityError(
+            f"{path / name} was truncated or altered: expected SHA-256 {expected[:12]}..., "
+            f"found {found[:12]}...; {_AGAIN}"
+        )
+
+
+def _read_sums(path: Path) -> bytes:
     if not os.path.lexists(path / SUMS):
         raise BundleIntegrityError(f"{path} has no {SUMS}; {_AGAIN}")
-    text = _read(path / SUMS, MAX_SUMS_BYTES).decode("utf-8", errors="replace")
+    return _read(path / SUMS, MAX_SUMS_BYTES)
+
+
+def _read_signature(path: Path) -> bytes | None:
+    """The bytes of SIGNATURE, None if there is none."""
+    if not os.path.lexists(path / SIGNATURE):
+        return None
+    return _read(path / SIGNATURE, MAX_SIGNATURE_BYTES)
+
+
+def _parse_sums(path: Path, sums: bytes) -> dict[str, str]:
+    """SHA256SUMS in the one form it may have: `sha256sum` lines, sorted by name, LF, nothing else."""
+    text = sums.decode("utf-8", errors="replace")
     lines = text.split("\n")
     if lines.pop() != "":
         raise BundleIntegrityError(

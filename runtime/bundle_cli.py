@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +12,21 @@ import click
 if TYPE_CHECKING:
     from tagclip.runtime.bundle import Bundle
 
-_METRICS = ("r1", "r5", "r10", "map", "minp", "queries", "gallery")
-
 
 @click.group()
 def bundle() -> None:
-    """Look into a bundle, or verify it on this machine."""
+    """Look into bundles, verify, sign, compare and install them."""
+
+
+# Sub-commands in modules of their own, which like this one import only click at their top.
+for _name, _module in {
+    "sign": "sign_cli",
+    "diff": "diff_cli",
+    "install": "slots_cli",
+    "rollback": "slots_cli",
+    "build": "engine_cli",
+}.items():
+    bundle.add_command(getattr(importlib.import_module(f"tagclip.runtime.{_module}"), _name))
 
 
 @bundle.command()
@@ -35,22 +45,37 @@ def inspect(folder: Path | None, as_json: bool) -> None:
 
 @bundle.command()
 @click.argument("folder", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "--public-key",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Refuse what this Ed25519 key (PEM) did not sign.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify(folder: Path | None, as_json: bool) -> None:
+def verify(folder: Path | None, public_key: Path | None, as_json: bool) -> None:
     """Check every hash of BUNDLE and run its self-test on this machine.
 
     The self-test embeds a few crops and texts that lie in the bundle and compares the vectors with the
     expected ones. Without BUNDLE, the one that ships with the package.
     """
     from tagclip.runtime.bundle import open_bundle
+    from tagclip.runtime.keys import read_public_key
     from tagclip.runtime.selftest import MIN_COSINE, run_probe
 
-    opened = open_bundle(folder)
+    key = None if public_key is None else read_public_key(public_key)
+    opened = open_bundle(folder, public_key=key)
     cosines = run_probe(opened)
     if as_json:
-        result = {"encoder_id": opened.encoder_id, "files": len(opened.sha256), "min_cosine": cosines}
+        result = {
+            "encoder_id": opened.encoder_id,
+            "files": len(opened.sha256),
+            "signed_by": None if key is None else key.id,  # null: not checked
+            "min_cosine": cosines,
+        }
         click.echo(json.dumps(result, indent=2))
         return
+    if key is not None:
+        click.echo(f"signed by key {key.id}")
     click.echo(f"{len(opened.sha256)} files have the SHA-256 they should; encoder id {opened.encoder_id}")
     for tower, cosine in cosines.items():
         click.echo(f"{tower:<14} min cosine {cosine:.6f} (at least {MIN_COSINE})")
@@ -60,6 +85,7 @@ def verify(folder: Path | None, as_json: bool) -> None:
 def _facts(opened: Bundle) -> dict[str, Any]:
     """Everything `inspect` prints, as JSON."""
     from tagclip.runtime.bundle_manifest import SIGNATURE
+    from tagclip.runtime.bundle_report import retrieval
 
     manifest = opened.manifest.to_json()
     for tower in manifest["towers"].values():
@@ -68,27 +94,14 @@ def _facts(opened: Bundle) -> dict[str, Any]:
         "path": str(opened.path),
         **manifest,
         "signature": "present, not checked" if (opened.path / SIGNATURE).exists() else None,
-        "retrieval": _retrieval(opened),
-    }
-
-
-def _retrieval(opened: Bundle) -> dict[str, dict[str, float]]:
-    """View -> metric -> value out of report.json's `retrieval`; empty where the report has none."""
-    from tagclip.runtime.fields import parse_object
-
-    if not opened.has("report.json"):
-        return {}
-    found = parse_object(opened.read_file("report.json"), "report.json").get("retrieval")
-    rows = found.items() if isinstance(found, dict) else ()
-    return {
-        view: {key: row[key] for key in _METRICS if isinstance(row.get(key), (int, float))}
-        for view, row in rows
-        if view in ("all", "aerial", "ground") and isinstance(row, dict)
+        "retrieval": retrieval(opened),
     }
 
 
 def _describe(facts: dict[str, Any]) -> list[str]:
     """The lines for a person."""
+    from tagclip.runtime.bundle_report import METRICS
+
     size = facts["preprocess"]
     lines = [
         f"{facts['name']}  ({facts['path']})",
@@ -109,9 +122,9 @@ def _describe(facts: dict[str, Any]) -> list[str]:
             f"{name:<14}{tower['precision']:<11}{tower['parameters']:>12,}{megabytes:>9.2f}  {tower['file']}"
         )
     if facts["retrieval"]:
-        lines += ["", f"{'retrieval':<10}" + "".join(f"{metric:>9}" for metric in _METRICS)]
+        lines += ["", f"{'retrieval':<10}" + "".join(f"{metric:>9}" for metric in METRICS)]
         for view, row in facts["retrieval"].items():
-            cells = (f"{row[metric]:>9.5g}" if metric in row else f"{'-':>9}" for metric in _METRICS)
+            cells = (f"{row[metric]:>9.5g}" if metric in row else f"{'-':>9}" for metric in METRICS)
             lines.append(f"{view:<10}" + "".join(cells))
     # json.dumps escapes control characters: provenance is free text and goes to a terminal.
     provenance = [

@@ -10,7 +10,7 @@ from typing import Any
 from tagclip.runtime.errors import BundleManifestError, BundleVersionError
 from tagclip.runtime.fields import Fields
 from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.runtime.views import VIEWS
+from tagclip.runtime.views import TOWER_VIEWS
 
 FORMAT_VERSION = 1
 MANIFEST = "bundle.json"
@@ -51,7 +51,7 @@ class TowerFacts:
 class Tower:
     """One graph of the bundle."""
 
-    name: str  # "image-aerial", "image-ground" or "text"
+    name: str  # "image-aerial", "image-ground", "image-universal" or "text"
     file: str
     view: str | None  # None for text
     input: TensorSpec
@@ -161,8 +161,8 @@ def parse_manifest(value: object) -> Manifest:
     if not _ENCODER_ID.fullmatch(encoder_id):
         fields.refuse("encoder_id", "tc1- and 16 hexadecimal digits")
     views = fields.items("views")
-    if not views or views != [view for view in VIEWS if view in views]:
-        fields.refuse("views", f"one or more of {list(VIEWS)}, in this order")
+    if not views or views != [view for view in TOWER_VIEWS if view in views]:
+        fields.refuse("views", f"one or more of {list(TOWER_VIEWS)}, in this order")
     embedding_dim = fields.integer("embedding_dim", low=1, high=65536)
     preprocess = PreprocessSpec.from_json(fields.free("preprocess"), fields.where("preprocess"))
     tokenizer = _parse_tokenizer(fields.object("tokenizer"))

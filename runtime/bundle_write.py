@@ -26,7 +26,7 @@ from tagclip.runtime.errors import BundleManifestError
 from tagclip.runtime.fields import canonical_json, parse_object
 from tagclip.runtime.files import folder_atomic
 from tagclip.runtime.preprocess import PreprocessSpec
-from tagclip.runtime.views import VIEWS
+from tagclip.runtime.views import TOWER_VIEWS
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -52,7 +52,8 @@ def write_bundle(
     Args:
         target: the folder to make.
         name: what people call the model, up to 100 characters.
-        towers: "text" and one or both of "image-aerial", "image-ground" -> precision and parameter count.
+        towers: "text" and one or more of "image-aerial", "image-ground", "image-universal" -> precision and
+            parameter count.
         graphs: the ONNX bytes of the same towers. Image: `crops` uint8 (N, H, W, 3); text: `tokens`
             int64 (N, context_length); both give `embedding` float32 (N, embedding_dim), unit rows.
         tokenizer_json: loads with `tokenizers`.
@@ -69,11 +70,11 @@ def write_bundle(
         BundleManifestError: the parts do not make a valid bundle.
         OutputError: `target` exists and `replace` is off, or cannot be written.
     """
-    views = tuple(view for view in VIEWS if image_tower(view) in towers)
+    views = tuple(view for view in TOWER_VIEWS if image_tower(view) in towers)
     expected = {TEXT, *(image_tower(view) for view in views)}
     if not views or set(towers) != expected or set(graphs) != expected:
         raise BundleManifestError(
-            f"expected {TEXT} and one or both of {[image_tower(view) for view in VIEWS]} in towers and "
+            f"expected {TEXT} and one or more of {[image_tower(view) for view in TOWER_VIEWS]} in towers and "
             f"in graphs, found {sorted(towers)} and {sorted(graphs)}"
         )
     files = dict(extra_files or {})

@@ -29,6 +29,7 @@ COMMANDS = {
 EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "tensorrt",
+    "cryptography": "signing",
     "torch": "train",
     "anny": "train",
     "warp": "train",

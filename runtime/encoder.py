@@ -14,6 +14,7 @@ from tagclip.runtime.engine import OrtEngine
 from tagclip.runtime.errors import ConfigError, EngineError
 from tagclip.runtime.preprocess import prepare
 from tagclip.runtime.tokenizer import Tokenizer
+from tagclip.runtime.views import UNIVERSAL, VIEWS
 
 AUTO = "auto"
 BATCH = 64  # rows of one run; bounds the memory, larger ones gain nothing on a CPU
@@ -22,13 +23,33 @@ BATCH = 64  # rows of one run; bounds the memory, larger ones gain nothing on a 
 _NORM_TOLERANCE = 0.02
 
 
+def serving(views: tuple[str, ...], view: str) -> tuple[str, ...]:
+    """Whose image towers embed a crop of `view`: one, or several whose mean counts.
+
+    Args:
+        views: those of a bundle.
+        view: as ImageEncoder takes it.
+
+    Raises:
+        ConfigError: the bundle has no tower for it.
+    """
+    if view in views:
+        return (view,)
+    if view == AUTO:
+        return (UNIVERSAL,) if UNIVERSAL in views else views
+    if view in VIEWS and views == (UNIVERSAL,):
+        return views
+    raise ConfigError(f"view {view!r}: this bundle has {', '.join(views)}; choose one of these or {AUTO}")
+
+
 class ImageEncoder:
     """Crops to vectors, seen from one view.
 
     Args:
         bundle: an opened bundle.
-        view: "aerial", "ground", or "auto" when the view is unknown: the mean of the vectors of all views
-            that the bundle has, normalised again.
+        view: "aerial" or "ground" for the specialist of that view, or the universal tower where the bundle has
+            no specialists; "universal" for that tower; "auto" when the view is unknown: the universal tower, in
+            a bundle without one the mean of the vectors of its specialists, normalised again.
         threads: as in OrtEngine.
         provider: as in OrtEngine.
 
@@ -39,17 +60,12 @@ class ImageEncoder:
     def __init__(
         self, bundle: Bundle, view: str, *, threads: int | None = None, provider: str = "cpu"
     ) -> None:
-        views = bundle.manifest.views
-        if view != AUTO and view not in views:
-            raise ConfigError(
-                f"view {view!r}: this bundle has {', '.join(views)}; choose one of these or {AUTO}"
-            )
         self.view = view
         self.embedding_dim = bundle.manifest.embedding_dim
         self._spec = bundle.manifest.preprocess
         self._towers = [
             _Tower(bundle, image_tower(name), threads, provider)
-            for name in (views if view == AUTO else (view,))
+            for name in serving(bundle.manifest.views, view)
         ]
         self._batch = np.empty((BATCH, self._spec.height_px, self._spec.width_px, 3), np.uint8)
 

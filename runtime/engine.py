@@ -54,7 +54,7 @@ class OrtEngine:
             options.intra_op_num_threads = threads
         self._tower = tower
         try:
-            self._session = ort.InferenceSession(graph, options, providers=[wanted])
+            self._session = ort.InferenceSession(graph, options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise EngineError(
                 f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {_line(error)}; "
@@ -110,5 +110,6 @@ class OrtEngine:
 
 
 def _line(error: Exception) -> str:
-    """The message on one line; onnxruntime breaks its own anywhere."""
-    return " ".join(str(error).split())
+    """The message on one line, without what could rewrite a terminal: it quotes names out of the graph."""
+    text = " ".join(str(error).split())
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -9,14 +9,18 @@
     ├── TrainingError           a training run whose numbers are no longer finite
     ├── MissingExtraError       the command needs packages of an extra that is not installed
     ├── OutputError             the place to write to exists already, is not writable or is full
+    ├── KeyFileError            a key that is missing, unreadable or of another kind than asked for
     ├── EngineError             an inference engine that is absent or refuses the graph
+    │   └── EngineMismatchError     an engine built by another runtime, for another GPU or bundle, or damaged
     ├── ParityError             exported numbers that differ from the checkpoint's beyond the budget
     └── BundleError             a bundle that cannot be used
         ├── BundleMissingError      no such folder, or no bundle.json in it
         ├── BundleManifestError     bundle.json cannot be read, or a field is absent, of the wrong type or unsafe
         ├── BundleVersionError      made by a newer tagclip than this one
         ├── BundleIntegrityError    a file is missing, truncated, altered or not listed in SHA256SUMS
-        └── BundleSelfTestError     the probe's vectors do not come out of this engine
+        ├── BundleSignatureError    the key that the device trusts did not sign it
+        ├── BundleSelfTestError     the probe's vectors do not come out of this engine
+        └── BundleSlotsError        a device's slots hold no bundle that can be used
 
 Messages say what was expected, what was found and the way out.
 """
@@ -60,8 +64,16 @@ class OutputError(TagclipError):
     """The place to write to exists already, is not writable or is full."""
 
 
+class KeyFileError(TagclipError):
+    """A key is missing, unreadable or of another kind than asked for."""
+
+
 class EngineError(TagclipError):
     """An inference engine is absent or refuses the graph."""
+
+
+class EngineMismatchError(EngineError):
+    """An engine was built by another runtime, for another GPU or another bundle, or is damaged."""
 
 
 class ParityError(TagclipError):
@@ -88,5 +100,13 @@ class BundleIntegrityError(BundleError):
     """A file is missing, truncated, altered or not listed in SHA256SUMS."""
 
 
+class BundleSignatureError(BundleError):
+    """The key that the device trusts did not sign the bundle."""
+
+
 class BundleSelfTestError(BundleError):
     """The probe's vectors do not come out of this engine."""
+
+
+class BundleSlotsError(BundleError):
+    """A device's slots hold no bundle that can be used."""

@@ -9,6 +9,7 @@ from tagclip.runtime.errors import BundleManifestError
 
 # 20 times the largest bundle.json seen; keeps a hostile file from filling the memory of a small device.
 MAX_JSON_BYTES = 256 * 1024
+MAX_DEPTH = 64  # levels; Python reads more than it can write again, and `inspect` writes
 
 T = TypeVar("T")
 
@@ -21,15 +22,21 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
         name: what to call the file in messages.
 
     Raises:
-        BundleManifestError: too large, not UTF-8, not JSON, a repeated key, NaN or Infinity, nested too deep,
-            or not an object.
+        BundleManifestError: too large, not UTF-8, not JSON, a repeated key, NaN or Infinity (1e999 is one),
+            nested deeper than 64 levels, or not an object.
     """
     if len(data) > MAX_JSON_BYTES:
         raise BundleManifestError(
             f"{name}: more than {MAX_JSON_BYTES} bytes, which no bundle needs; fetch the bundle again"
         )
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_no_constant)
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=_distinct,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+        )
+        _check_depth(value)
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise BundleManifestError(
@@ -94,6 +101,13 @@ class Fields:
             self.refuse(key, f"a whole number from {low} to {high}")
         return value
 
+    def number(self, key: str, *, low: float, high: float) -> float:
+        """A finite number in [low, high]; true and false are not numbers."""
+        value = self._take(key, object, "a number")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            self.refuse(key, f"a number from {low:g} to {high:g}")
+        return float(value)
+
     def items(self, key: str) -> list[Any]:
         """A list of anything."""
         return self._take(key, list, "a list")
@@ -101,6 +115,11 @@ class Fields:
     def object(self, key: str) -> Fields:
         """A nested object."""
         return Fields(self._take(key, dict, "an object"), self.where(key))
+
+    def object_or_null(self, key: str) -> Fields | None:
+        """A nested object, or None where null stands."""
+        value = self._take(key, object, "an object or null")
+        return None if value is None else Fields(value, self.where(key))
 
     def free(self, key: str) -> dict[str, Any]:
         """A nested object of the writer's own making."""
@@ -115,7 +134,8 @@ class Fields:
         unknown = sorted(set(self._value) - self._taken)
         if unknown:
             raise BundleManifestError(
-                f"{self.where(unknown[0])}: unknown field; expected only {sorted(self._taken)}"
+                # Quoted and cut: the key is the writer's, and could rewrite the operator's terminal.
+                f"{self.path}.{repr(unknown[0][:80])[1:-1]}: unknown field; expected only {sorted(self._taken)}"
             )
 
     def _take(self, key: str, kind: type[T], expected: str) -> T:
@@ -140,6 +160,24 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         raise ValueError("a key appears twice in one object")
     return result
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text[:40]} is too large for a number")
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [item for item in level if isinstance(item, (dict, list))]
+        level = [part for item in inner for part in (item.values() if isinstance(item, dict) else item)]
+        if not level:
+            return
+    if any(isinstance(item, (dict, list)) for item in level):
+        raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
 def _no_constant(name: str) -> NoReturn:

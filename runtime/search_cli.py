@@ -72,7 +72,7 @@ def search(
     if isinstance(opened, VideoSource):
         finder = _detector(opened, boxes)
         encoders = _encoders(bundle, view)
-        shown = _Progress("searching", "frames")
+        shown = Progress("searching", "frames")
         result = search_video(
             opened, finder, query, encoders, top=top, drop_still=boxes is None, progress=shown.update
         )
@@ -80,7 +80,7 @@ def search(
         if boxes is not None or detector is not None:
             raise click.UsageError(f"{source} holds images of one person each: no --detector, no --boxes")
         encoders = _encoders(bundle, view)
-        shown = _Progress("searching", "images")
+        shown = Progress("searching", "images")
         result = search_folder(opened, query, encoders, top=top, progress=shown.update)
     shown.end()
     crop_paths = _write_out(out, opened, result) if out is not None else None
@@ -220,13 +220,13 @@ def _write_out(out: Path, source: VideoSource | FolderSource, result: SearchResu
         text = json.dumps(result.to_json(names), ensure_ascii=False, indent=2)
         (work / "results.json").write_text(text + "\n", encoding="utf-8")
         if isinstance(source, VideoSource):
-            shown = _Progress("drawing", "frames")
+            shown = Progress("drawing", "frames")
             write_annotated(source, result.tracks, result.hits, work / "annotated.mp4", shown.update)
             shown.end()
     return names
 
 
-class _Progress:
+class Progress:
     """One line on a terminal, rewritten in place, once the work takes longer than two seconds."""
 
     WAIT_S = 2.0

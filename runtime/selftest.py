@@ -13,7 +13,7 @@ import numpy.typing as npt
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TEXT, image_tower
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
-from tagclip.runtime.errors import BundleSelfTestError
+from tagclip.runtime.errors import BundleSelfTestError, QueryError
 
 PROBE = "probe.npz"
 MIN_COSINE = 0.999
@@ -30,13 +30,16 @@ def run_probe(bundle: Bundle, *, threads: int | None = None, provider: str = "cp
         BundleSelfTestError: no probe, an unreadable one, or a cosine under 0.999.
         EngineError, MissingExtraError: as in the encoders.
     """
-    probe = _load(bundle)
+    probe = load_probe(bundle)
     crops, texts = probe["crops"], [str(text) for text in probe["texts"]]
     cosines = {}
     for view in bundle.manifest.views:
         vectors = ImageEncoder(bundle, view, threads=threads, provider=provider).embed(list(crops))
         cosines[image_tower(view)] = _min_cosine(vectors, probe[f"vectors_{view}"])
-    vectors = TextEncoder(bundle, threads=threads, provider=provider).embed(texts)
+    try:
+        vectors = TextEncoder(bundle, threads=threads, provider=provider).embed(texts)
+    except QueryError as error:
+        raise BundleSelfTestError(f"{PROBE}: texts: {error}") from error
     cosines[TEXT] = _min_cosine(vectors, probe["vectors_text"])
     for tower, cosine in cosines.items():
         # Written so that NaN fails too.
@@ -48,7 +51,12 @@ def run_probe(bundle: Bundle, *, threads: int | None = None, provider: str = "cp
     return cosines
 
 
-def _load(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
+def load_probe(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
+    """The probe's arrays, checked: `crops` uint8 (n, H, W, 3), `texts` (m,), `vectors_<view>`, `vectors_text` float.
+
+    Raises:
+        BundleSelfTestError: no probe, or an unreadable one.
+    """
     if not bundle.has(PROBE):
         raise BundleSelfTestError(
             f"{bundle.path} has no {PROBE}, so nothing can be compared; export the bundle again"
@@ -66,9 +74,10 @@ def _load(bundle: Bundle) -> dict[str, npt.NDArray[Any]]:
         EOFError,
         OSError,
         KeyError,
+        MemoryError,  # an array that says it is larger than the device
+        RuntimeError,  # an encrypted archive, or an unknown compression
         zipfile.BadZipFile,
         zlib.error,
-        NotImplementedError,
     ) as error:
         raise BundleSelfTestError(f"{PROBE} cannot be read: {error}; export the bundle again") from error
     _check(probe, bundle)
@@ -82,11 +91,14 @@ def _check(probe: dict[str, npt.NDArray[Any]], bundle: Bundle) -> None:
     rows = {"texts": "vectors_text"} | {f"vectors_{view}": "crops" for view in bundle.manifest.views}
     for name, (kind, axes) in expected.items():
         array = probe.get(name)
-        if array is None or array.dtype.kind != kind or array.ndim != axes or not len(array):
-            found = "nothing" if array is None else f"{array.dtype} {array.shape}"
+        if not isinstance(array, np.ndarray):  # NumPy hands out an entry that is no array as bytes
+            raise BundleSelfTestError(
+                f"{PROBE}: {name}: expected a non-empty array, found none; export the bundle again"
+            )
+        if array.dtype.kind != kind or array.ndim != axes or not len(array):
             raise BundleSelfTestError(
                 f"{PROBE}: {name}: expected a non-empty array of kind {kind!r} with {axes} axes, "
-                f"found {found}; export the bundle again"
+                f"found {array.dtype} {array.shape}; export the bundle again"
             )
     for one, other in rows.items():
         if len(probe[one]) != len(probe[other]):

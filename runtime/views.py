@@ -5,3 +5,6 @@ from __future__ import annotations
 AERIAL = "aerial"
 GROUND = "ground"
 VIEWS: tuple[str, str] = (AERIAL, GROUND)
+
+UNIVERSAL = "universal"  # not a view: an image tower that takes crops of any view
+TOWER_VIEWS = (*VIEWS, UNIVERSAL)

@@ -47,6 +47,7 @@ def test_tree_has_every_module_with_a_phrase() -> None:
         "CHANGELOG.md",
         "docs/model.md",
         "docs/data.md",
+        "docs/engines.md",
         "docs/evaluation.md",
         "docs/training.md",
     ],
@@ -61,7 +62,14 @@ def test_links_lead_somewhere(page: str) -> None:
 def commands() -> list[list[str]]:
     """Every `tagclip COMMAND [SUBCOMMAND]` and its options that an indented line of the README or docs shows."""
     found = []
-    for page in ("README.md", "docs/model.md", "docs/data.md", "docs/evaluation.md", "docs/training.md"):
+    for page in (
+        "README.md",
+        "docs/model.md",
+        "docs/data.md",
+        "docs/engines.md",
+        "docs/evaluation.md",
+        "docs/training.md",
+    ):
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             if line.startswith("    tagclip "):
                 words = (

@@ -65,10 +65,16 @@ def _working() -> str:
 
 def native_grid(name: str) -> tuple[int, int]:
     """Rows and columns of patches that the weights of an open_clip model were trained with."""
-    vision = open_clip_config(name)["vision_cfg"]
-    size, patch = vision.get("image_size", 224), vision.get("patch_size", 16)
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return height // patch, width // patch
+    patch = open_clip_config(name)["vision_cfg"].get("patch_size", 16)
+    height_px, width_px = native_size(name)
+    return height_px // patch, width_px // patch
+
+
+def native_size(name: str) -> tuple[int, int]:
+    """Height and width in pixels of the pictures that an open_clip model was trained with."""
+    size = open_clip_config(name)["vision_cfg"].get("image_size", 224)
+    height_px, width_px = size if isinstance(size, (list, tuple)) else (size, size)
+    return height_px, width_px
 
 
 def context_length(config: ModelConfig) -> int:

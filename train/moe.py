@@ -1,12 +1,13 @@
 """Mixtures of experts in place of a feed-forward network (arXiv 2511.08369, section "HR-MoE", and its release).
 
 `HrMoe` routes twice: the image picks a group of experts by its view, each token weighs the experts of the group.
-An expert runs on what is routed to it and on nothing else. `FixedMoe` is the same mixture for one known view.
+An expert runs on what is routed to it and on nothing else. `FixedMoe` is the same mixture for one known
+view, `DenseMoe` the same for a graph that has to find out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -162,20 +163,50 @@ class FixedMoe(nn.Module):
 
     def forward(self, h: Tensor, view: Tensor | None = None) -> tuple[Tensor, None]:
         """(B, T, W) -> (B, T, W) mixture; `view` is not asked, and there are no logits."""
-        weights = top_k_softmax(self.token_router(h), self.selected)
-        mixed = weights[..., :1] * self.experts[0](h)
-        for k, expert in enumerate(self.experts):
-            if k:
-                mixed = mixed + weights[..., k : k + 1] * expert(h)
-        return mixed, None
+        return _mixture(self.experts, self.weights(h), h), None
+
+    def weights(self, h: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, E) shares of the experts, summing to 1."""
+        return top_k_softmax(self.token_router(h), self.selected)
 
 
-def fix_view(blocks: Iterable[nn.Module], view: int) -> None:
-    """Replace each HrMoe that is a child of one of `blocks` by its FixedMoe, in place."""
+class DenseMoe(nn.Module):
+    """An HrMoe that computes all experts on all tokens and weighs them: no shape depends on the data.
+
+    A graph needs it, to route by the view that it predicts. It shares everything with `moe`.
+    """
+
+    def __init__(self, moe: HrMoe):
+        super().__init__()
+        self.selected, self.experts = moe.selected, moe.experts
+        self.image_router, self.token_router = moe.image_router, moe.token_router
+        self.register_buffer("closed", (~moe.allowed).float() * -1e4, persistent=False)
+        self.closed: Tensor
+
+    def forward(self, h: Tensor, view: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """h (B, T, W), with a view router the view token last -> (B, T, W), (B, 2) logits; `view` is not asked."""
+        scores, logits = self.token_router(h), None
+        if self.image_router is not None:
+            logits = self.image_router(h[:, -1])
+            scores = scores + self.closed[logits.argmax(-1)][:, None]
+        return _mixture(self.experts, top_k_softmax(scores, self.selected), h), logits
+
+
+def _mixture(experts: nn.ModuleList, weights: Tensor, h: Tensor) -> Tensor:
+    """Every expert on every token: experts E, weights (B, T, E), h (B, T, W) -> (B, T, W)."""
+    mixed = weights[..., :1] * experts[0](h)
+    for k, expert in enumerate(experts):
+        if k:
+            mixed = mixed + weights[..., k : k + 1] * expert(h)
+    return mixed
+
+
+def replace_moe(blocks: Iterable[nn.Module], make: Callable[[HrMoe], nn.Module]) -> None:
+    """Replace each HrMoe that is a child of one of `blocks` by what `make` makes of it, in place."""
     for block in blocks:
         for name, child in list(block.named_children()):
             if isinstance(child, HrMoe):
-                setattr(block, name, FixedMoe(child, view))
+                setattr(block, name, make(child))
 
 
 class Mlp(nn.Module):

@@ -18,8 +18,9 @@ from click.testing import CliRunner
 
 from tagclip.export import pack
 from tagclip.export.cli import export
+from tagclip.export.images import image_graph
 from tagclip.export.specialist import ImageSpecialist, TextGraph
-from tagclip.export.to_onnx import parameters, to_onnx
+from tagclip.export.to_onnx import parameters, store, to_onnx
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import CheckpointError, DataError, OutputError, ParityError
@@ -38,7 +39,9 @@ TEXTS = ["a man in a red shirt", "a person in a blue jacket", "man"]
 def exported(
     toy_checkpoint: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Bundle, dict[str, Any]]:
-    return pack.export_bundle(toy_checkpoint, tmp_path_factory.mktemp("export") / "toy", VIEWS, toy_data)
+    return pack.export_bundle(
+        toy_checkpoint, tmp_path_factory.mktemp("export") / "toy", pack.Wanted(), toy_data
+    )
 
 
 def noise(count: int, seed: int = 9) -> np.ndarray:
@@ -118,7 +121,8 @@ def test_frozen_word_vectors_stay_8_bits(toy_model: dict[str, Any]) -> None:
     model.text.table.codes.copy_(torch.randint(-127, 128, model.text.table.codes.shape))
     model.text.table.scales.uniform_(0.001, 0.02)
     text = TextGraph(model)
-    graph = to_onnx(text, torch.ones(2, config.context_length, dtype=torch.int64), "tokens", text.int8)
+    tokens = torch.ones(2, config.context_length, dtype=torch.int64)
+    graph = store(to_onnx(text, tokens, "tokens"), text.int8)
     nodes = {node.op_type for node in onnx.load_model_from_string(graph).graph.node}
     assert "DequantizeLinear" in nodes and len(graph) < 2 * 500 * 96 + 100_000
     tokens = np.random.default_rng(0).integers(0, 500, (5, config.context_length))
@@ -145,25 +149,36 @@ def test_probe_is_the_checkpoints(exported: tuple[Bundle, dict[str, Any]]) -> No
 
 
 def test_one_view_without_data(toy_checkpoint: Path, tmp_path: Path) -> None:
-    bundle, report = pack.export_bundle(toy_checkpoint, tmp_path / "one", ("ground",), None)
-    assert bundle.manifest.views == ("ground",) and set(report) == {"parity"}
+    bundle, report = pack.export_bundle(toy_checkpoint, tmp_path / "one", pack.Wanted(("ground",)), None)
+    assert bundle.manifest.views == ("ground",) and set(report) == {"parity", "towers"}
     assert not (bundle.path / "image-aerial.onnx").exists() and not (bundle.path / "scores.json").exists()
     assert set(run_probe(bundle)) == {"image-ground", "text"}
 
 
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [
+        ("fp32", "expected a cosine of at least 0.9999"),
+        ("fp16", r"fell from .*image-(aerial|ground) alone costs"),
+    ],
+)
 def test_a_graph_of_other_weights_is_never_written(
-    toy_checkpoint: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_checkpoint: Path,
+    toy_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    message: str,
 ) -> None:
-    def damaged(module: torch.nn.Module, example: torch.Tensor, name: str, *rest: Any, **more: Any) -> bytes:
-        if name == "crops":
-            with torch.no_grad():
-                weight = module.tower.project.weight
-                weight.mul_(torch.linspace(0.5, 2, len(weight))[:, None])
-        return to_onnx(module, example, name, *rest, **more)
+    def damaged(module: torch.nn.Module, size_px: tuple[int, ...]) -> Any:
+        with torch.no_grad():
+            weight = module.tower.project.weight
+            weight.mul_(torch.linspace(-2, 2, len(weight))[:, None])
+        return image_graph(module, size_px)
 
-    monkeypatch.setattr(pack, "to_onnx", damaged)
-    with pytest.raises(ParityError, match="nothing was written"):
-        pack.export_bundle(toy_checkpoint, tmp_path / "out", VIEWS, toy_data)
+    monkeypatch.setattr(pack, "image_graph", damaged)
+    with pytest.raises(ParityError, match=message):
+        pack.export_bundle(toy_checkpoint, tmp_path / "out", pack.Wanted(precision=precision), toy_data)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -190,7 +205,7 @@ def test_command(toy_checkpoint: Path, toy_data: Path, tmp_path: Path) -> None:
 
 def test_missing_input_is_named(toy_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="expected .*config.json, found none"):
-        pack.export_bundle(tmp_path, tmp_path / "out", VIEWS, None)
+        pack.export_bundle(tmp_path, tmp_path / "out", pack.Wanted(), None)
     with pytest.raises(DataError, match="expected .*train_reid.json, found none"):
-        pack.export_bundle(toy_checkpoint, tmp_path / "out", VIEWS, tmp_path)
+        pack.export_bundle(toy_checkpoint, tmp_path / "out", pack.Wanted(), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tagclip.export.parity import MAX_DROP, MIN_COSINE, compare, gate
+from tagclip.export.parity import MIN_COSINE, compare
 from tagclip.runtime.errors import ParityError
 
 
@@ -48,24 +48,3 @@ def test_values_that_are_not_finite_are_refused(value: float) -> None:
 def test_another_shape_is_refused() -> None:
     with pytest.raises(ParityError, match=r"expected vectors of shape \(3, 16\), the graph gave \(2, 16\)"):
         compare("text", unit(2), unit(3))
-
-
-@pytest.mark.parametrize(
-    ("view", "metric", "drop", "refused"),
-    [
-        ("all", "r1", MAX_DROP - 0.01, False),
-        ("all", "r1", MAX_DROP + 0.01, True),
-        ("aerial", "map", MAX_DROP + 0.01, True),  # one view and one metric are enough
-        ("ground", "map", -20.0, False),  # better is no fault
-        ("ground", "r5", 30.0, False),  # no budget is set for it
-    ],
-)
-def test_gate(view: str, metric: str, drop: float, refused: bool) -> None:
-    before = {name: {"r1": 80.0, "r5": 90.0, "map": 75.0} for name in ("all", "aerial", "ground")}
-    after = {name: dict(row) for name, row in before.items()}
-    after[view][metric] -= drop
-    if refused:
-        with pytest.raises(ParityError, match=f"{view}: {metric} fell from"):
-            gate(before, after)
-    else:
-        gate(before, after)

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from tagclip.export.cli import export
 from tagclip.export.specialist import ImageSpecialist, TextGraph
-from tagclip.export.to_onnx import to_onnx
+from tagclip.export.to_onnx import store, to_onnx
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.search_cli import search
@@ -131,7 +131,7 @@ def test_other_mixtures_export(tiny_clip: str, changes: dict[str, Any]) -> None:
             elif "experts" in name and name.endswith("weight"):
                 tensor.mul_(torch.empty_like(tensor).uniform_(0.3, 2))
     graph = to_onnx(ImageSpecialist(model.image, 1), torch.zeros(2, 32, 16, 3, dtype=torch.uint8), "crops")
-    session = ort.InferenceSession(graph)
+    session = ort.InferenceSession(store(graph, half=False))
     for count in (1, 5):
         got = session.run(None, {"crops": noise(count)})[0]
         assert (got * routed(model, noise(count), 1)).sum(1).min() > 0.99999
@@ -142,7 +142,7 @@ def test_a_text_graph_takes_short_and_long_texts(clip_checkpoint: Path) -> None:
     texts = [*TEXTS, "red, " * 100, "x"]
     tokens = encode(tokenizer_json, texts, model.context_length)
     graph = to_onnx(TextGraph(model), torch.from_numpy(tokens[:2]), "tokens")
-    got = ort.InferenceSession(graph).run(None, {"tokens": tokens})[0]
+    got = ort.InferenceSession(store(graph, half=False)).run(None, {"tokens": tokens})[0]
     with torch.no_grad():
         wanted = unit(model.text(torch.from_numpy(tokens))).numpy()
     assert (got * wanted).sum(1).min() > 0.99999

@@ -101,7 +101,7 @@ def test_an_existing_folder_is_kept_unless_replaced(tiny_parts: dict, tmp_path: 
     [
         ({"name": ""}, "bundle.json.name: expected 1 to 100 printable characters"),
         ({"name": "a\x1b[2Jb"}, "bundle.json.name"),
-        ({"graphs": {}}, "expected text and one or both of"),
+        ({"graphs": {}}, "expected text and one or more of"),
         ({"embedding_dim": 0}, "bundle.json.embedding_dim: expected a whole number from 1"),
         ({"provenance": {"loss": float("nan")}}, "not writable as JSON"),
         ({"extra_files": {"../x": b""}}, "extra file '../x': expected a plain name"),

@@ -16,7 +16,7 @@ import tagclip.runtime.encoder as encoder_module
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TensorSpec, Tower, TowerFacts
 from tagclip.runtime.bundle_write import write_bundle
-from tagclip.runtime.encoder import ImageEncoder, TextEncoder
+from tagclip.runtime.encoder import ImageEncoder, TextEncoder, serving
 from tagclip.runtime.engine import OrtEngine
 from tagclip.runtime.errors import ConfigError, EngineError, MissingExtraError
 from tagclip.runtime.selftest import run_probe
@@ -229,3 +229,28 @@ def test_a_deleted_graph_is_a_named_error(tiny_bundle: Bundle, tmp_path: Path) -
     (moved.path / "text.onnx").unlink()
     with pytest.raises(BundleIntegrityError, match="text.onnx is not readable"):
         TextEncoder(moved).embed(["red"])
+
+
+@pytest.mark.parametrize(
+    ("views", "view", "towers"),
+    [
+        (("aerial", "ground"), "ground", ("ground",)),
+        (("aerial", "ground"), "auto", ("aerial", "ground")),
+        (("aerial", "ground", "universal"), "auto", ("universal",)),
+        (("aerial", "ground", "universal"), "aerial", ("aerial",)),
+        (("universal",), "aerial", ("universal",)),  # a plain CLIP: its one tower takes any view
+        (("universal",), "auto", ("universal",)),
+        (("aerial",), "auto", ("aerial",)),
+    ],
+)
+def test_which_towers_serve_a_view(views: tuple[str, ...], view: str, towers: tuple[str, ...]) -> None:
+    assert serving(views, view) == towers
+
+
+@pytest.mark.parametrize(
+    ("views", "view"),
+    [(("aerial",), "ground"), (("aerial", "universal"), "ground"), (("ground",), "universal")],
+)
+def test_a_view_that_no_tower_serves(views: tuple[str, ...], view: str) -> None:
+    with pytest.raises(ConfigError, match=f"view '{view}': this bundle has {', '.join(views)}"):
+        serving(views, view)

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F
 
-from tagclip.train.moe import FixedMoe, HrMoe, Mlp, group, top_k_softmax
+from tagclip.train.moe import DenseMoe, FixedMoe, HrMoe, Mlp, group, top_k_softmax
 
 WIDTH, EXPERTS = 8, 6
 
@@ -213,3 +213,18 @@ def test_a_fixed_view_is_exact(router: str, selected: int, view: int) -> None:
     wanted, _ = moe(h, torch.full((3,), view))
     torch.testing.assert_close(fixed(h)[0], wanted)
     assert len(fixed.experts) == (EXPERTS - 1 if router == "view" else EXPERTS)
+
+
+@pytest.mark.parametrize("selected", [1, 3, 5])
+@pytest.mark.parametrize("router", ["view", "token"])
+def test_all_experts_on_all_tokens_are_the_same_mixture(selected: int, router: str) -> None:
+    moe = mixture(selected, router)
+    h = torch.randn(6, 4, WIDTH, generator=torch.Generator().manual_seed(2))
+    wanted, logits = moe(h)
+    mixed, found = DenseMoe(moe)(h)
+    torch.testing.assert_close(mixed, wanted)
+    if router == "view":
+        assert 0 < logits.argmax(-1).sum() < 6, "the case must hold both views"
+        torch.testing.assert_close(found, logits)
+    else:
+        assert found is None
