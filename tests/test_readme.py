@@ -48,6 +48,7 @@ def test_tree_has_every_module_with_a_phrase() -> None:
         "docs/model.md",
         "docs/data.md",
         "docs/engines.md",
+        "docs/export.md",
         "docs/evaluation.md",
         "docs/training.md",
     ],
@@ -67,6 +68,7 @@ def commands() -> list[list[str]]:
         "docs/model.md",
         "docs/data.md",
         "docs/engines.md",
+        "docs/export.md",
         "docs/evaluation.md",
         "docs/training.md",
     ):
