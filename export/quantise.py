@@ -156,18 +156,20 @@ def quantise(model: onnx.ModelProto, chosen: Iterable[Layer], ranges: Mapping[st
     graph = copy.graph
     constants = {t.name: t for t in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    done: set[str] = set()
+    done: list[str] = []
     for node in graph.node:
         layer = wanted.get(node.name)
         if layer is None:
             nodes.append(node)
             continue
-        activation, weight = f"{layer.activation}.dq", f"{layer.weight}.dq"
-        if activation not in done:
-            nodes += _pair(graph, layer.activation, activation, ranges[layer.activation])
+        # A pair for each reader, told apart by the last bit of the scale: onnxruntime takes its integer kernel only
+        # where a rounded tensor has one reader, and makes one of equal pairs. A mixture's experts share their input.
+        activation, weight = f"{layer.node}.in", f"{layer.weight}.dq"
+        readers = done.count(layer.activation)
+        nodes += _pair(graph, layer.activation, activation, ranges[layer.activation], readers)
         if weight not in done:
             nodes.append(_weight(graph, numpy_helper.to_array(constants[layer.weight]), layer))
-        done |= {activation, weight}
+        done += [layer.activation, weight]
         node.input[0], node.input[1] = activation, weight
         nodes.append(node)
         if layer.seen:
@@ -182,16 +184,21 @@ def quantise(model: onnx.ModelProto, chosen: Iterable[Layer], ranges: Mapping[st
     return copy
 
 
-def _pair(graph: onnx.GraphProto, given: str, result: str, limit: float) -> list[onnx.NodeProto]:
-    """`given` rounded to eight bits and back, as `result`."""
+def _pair(
+    graph: onnx.GraphProto, given: str, result: str, limit: float, nth: int = 0
+) -> list[onnx.NodeProto]:
+    """`given` rounded to eight bits and back, as `result`; the scale of the n-th pair is n float32 steps larger."""
+    scale = np.float32(_scale(limit))
+    for _ in range(nth):
+        scale = np.nextafter(scale, np.float32(np.inf))
     parts = [
-        _constant(graph, f"{given}.scale", np.float32(_scale(limit))),
-        _constant(graph, f"{given}.zero", np.int8(0)),
+        _constant(graph, f"{result}.scale", scale),
+        _constant(graph, f"{result}.zero", np.int8(0)),
     ]
-    inner = f"{given}.q"
+    inner = f"{result}.q"
     return [
         helper.make_node("QuantizeLinear", [given, *parts], [inner], name=inner),
-        helper.make_node("DequantizeLinear", [inner, *parts], [result], name=f"{given}.back"),
+        helper.make_node("DequantizeLinear", [inner, *parts], [result], name=f"{result}.back"),
     ]
 
 

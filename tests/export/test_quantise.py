@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,3 +142,34 @@ def test_no_layer_meets_the_budget(graph: Any, crops: np.ndarray) -> None:
         ParityError, match=r"image-ground: expected eight bits to cost at most 0\.5 .* errs most"
     ):
         to_int8("image-ground", graph, crops, counted, 0.5)
+
+
+class Shared(torch.nn.Module):
+    """Three layers that read one tensor, as the experts of a mixture do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = torch.nn.ModuleList(torch.nn.Linear(192, 64) for _ in range(3))
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        x = torch.nn.functional.layer_norm(crops.float().flatten(1), (192,))[:, None]
+        x = sum(torch.tanh(expert(x)) for expert in self.experts)
+        return torch.nn.functional.normalize(x[:, 0], dim=-1)
+
+
+def test_layers_that_share_an_input_all_run_on_integers(crops: np.ndarray, tmp_path: Path) -> None:
+    """What onnxruntime makes of the graph: no product in float is left."""
+    import onnxruntime as ort
+
+    torch.manual_seed(0)
+    graph = to_onnx(Shared().eval(), torch.zeros(2, 8, 8, 3, dtype=torch.uint8), "crops")
+    found = layers(graph)
+    seen = observe(graph, [name for layer in found for name in layer.watched], [crops])
+    changed = quantise(graph, found, {name: histogram.largest for name, histogram in seen.items()})
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine
+    ort.InferenceSession(changed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ops = [node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node]
+    assert len(found) == 3 and ops.count("MatMulIntegerToFloat") == 3 and "MatMul" not in ops
+    assert (run_graph(changed, crops) * run_graph(graph, crops)).sum(1).min() > 0.999
