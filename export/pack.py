@@ -108,7 +108,7 @@ def export_bundle(
             embedding_dim=model.dim,
             context_length=model.context_length,
             pad_id=PAD_ID,
-            licence="Apache-2.0",
+            licence="NOASSERTION" if clip else "Apache-2.0",  # somebody's weights: theirs to say
             provenance=_provenance(config, wanted, clip),
             extra_files={"probe.npz": _npz(probe), **extra},
         )

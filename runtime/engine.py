@@ -79,11 +79,7 @@ class OrtEngine:
             EngineError: the array does not fit, or the run fails.
         """
         spec = self._tower.input
-        if array.dtype != np.dtype(spec.dtype) or array.shape[1:] != spec.shape[1:] or not len(array):
-            raise EngineError(
-                f"{self._tower.file}: expected {spec.dtype} {list(spec.shape)}, "
-                f"got {array.dtype} {list(array.shape)}"
-            )
+        check_input(array, spec, self._tower.file)
         try:
             (result,) = self._session.run([self._tower.output.name], {spec.name: array})
         except Exception as error:  # as above
@@ -107,6 +103,18 @@ class OrtEngine:
             raise EngineError(
                 f"{self._tower.file}: expected {role} shape {list(expected.shape)}, found {found[0].shape}"
             )
+
+
+def check_input(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> None:
+    """Refuse an array that a graph or an engine, called `name`, cannot take; N is at least 1.
+
+    Raises:
+        EngineError: another dtype or shape than `spec`, or no rows.
+    """
+    if array.dtype != np.dtype(spec.dtype) or array.shape[1:] != spec.shape[1:] or not len(array):
+        raise EngineError(
+            f"{name}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
+        )
 
 
 def _line(error: Exception) -> str:

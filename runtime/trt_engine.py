@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagclip.runtime.bundle_manifest import TensorSpec, Tower
+from tagclip.runtime.engine import check_input
 from tagclip.runtime.errors import EngineError
 from tagclip.runtime.gpu import checked, load_cuda
 from tagclip.runtime.trt import load_binding
@@ -64,12 +65,7 @@ class TrtEngine:
         Raises:
             EngineError: the array does not fit, or the run fails.
         """
-        spec = self._tower.input
-        if array.dtype != np.dtype(spec.dtype) or array.shape[1:] != spec.shape[1:] or not len(array):
-            raise EngineError(
-                f"{self._tower.name}: expected {spec.dtype} {list(spec.shape)}, "
-                f"got {array.dtype} {list(array.shape)}"
-            )
+        check_input(array, self._tower.input, self._tower.name)
         result = np.empty((len(array), *_row(self._tower.output)), np.float32)
         for start in range(0, len(array), self._max_batch):
             stop = start + self._max_batch

@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tagclip.runtime import cli
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TowerFacts
 from tagclip.runtime.bundle_write import write_bundle
@@ -184,6 +186,18 @@ def tiny_bundle(tiny_parts: dict, tmp_path_factory: pytest.TempPathFactory) -> B
     """A bundle whose encoders really rank colours: "red" is nearest to a red crop. Copy it to damage it."""
     path: Path = tmp_path_factory.mktemp("bundle") / "toy"
     return write_bundle(path, **tiny_parts)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run `tagclip` in this process: (exit status, stdout, stderr)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as exit_:
+            cli.main([str(argument) for argument in arguments])
+        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
+
+    return run
 
 
 TOY_MODEL = {

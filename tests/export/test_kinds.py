@@ -142,6 +142,7 @@ def test_weights_of_open_clip(weights: tuple[Any, Path], tiny_clip: str, tmp_pat
     theirs, path = weights
     bundle, _ = made(path, tmp_path / "b", "--clip", tiny_clip)
     assert bundle.manifest.views == ("universal",) and bundle.manifest.name == "tagclip-finetuned"
+    assert bundle.manifest.licence == "NOASSERTION"  # nothing in the file says whose it is
     size = bundle.manifest.preprocess
     crops = np.random.default_rng(1).integers(0, 256, (3, size.height_px, size.width_px, 3), dtype=np.uint8)
     mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)

@@ -7,9 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tagclip.runtime import cli
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.bundle_diff import describe, diff_bundles
 from tagclip.runtime.bundle_manifest import TowerFacts
@@ -91,16 +88,6 @@ def test_preprocessing_and_signature(tiny_parts: dict[str, Any], tmp_path: Path)
     result = diff_bundles(a, b)
     assert result["fields"]["preprocess.width_px"] == {"a": 16, "b": 18}
     assert result["files"]["added"] == ["SIGNATURE"]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main([str(argument) for argument in arguments])
-        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-    return run
 
 
 def test_command(

@@ -20,18 +20,6 @@ from tagclip.runtime.bundle_write import write_bundle
 from tagclip.runtime.errors import TagclipError
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run `tagclip` in this process: (exit status, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main([str(argument) for argument in arguments])
-        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-    return run
-
-
 def fail_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Give `tagclip` a command `boom` that raises `error`."""
 

@@ -26,7 +26,6 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from tagclip.runtime import cli
 from tagclip.runtime.bundle import Bundle, open_bundle, sums_bytes
 from tagclip.runtime.bundle_sign import sign_bundle
 from tagclip.runtime.errors import BundleIntegrityError, BundleSignatureError, KeyFileError, MissingExtraError
@@ -299,16 +298,6 @@ def test_without_cryptography(tiny_bundle: Bundle, key_file: Path, monkeypatch: 
 
 
 # The command line.
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main([str(argument) for argument in arguments])
-        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-    return run
 
 
 def test_sign_and_verify_commands(

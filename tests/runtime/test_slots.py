@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagclip.runtime import cli, slots
+from tagclip.runtime import slots
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.bundle_write import write_bundle
 from tagclip.runtime.errors import (
@@ -306,16 +306,6 @@ def test_an_array_larger_than_the_device_is_a_reason_to_go_back(
 
 
 # The command line.
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main([str(argument) for argument in arguments])
-        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-    return run
 
 
 def test_commands(
