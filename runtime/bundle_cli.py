@@ -33,7 +33,7 @@ for _name, _module in {
 @click.argument("folder", metavar="[BUNDLE]", required=False, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def inspect(folder: Path | None, as_json: bool) -> None:
-    """Print what BUNDLE holds: towers, sizes, ids, origin, measured numbers.
+    """Print what BUNDLE holds: towers, sizes, ids, origin, measured numbers, engines.
 
     Without BUNDLE, the one that ships with the package.
     """
@@ -86,6 +86,7 @@ def _facts(opened: Bundle) -> dict[str, Any]:
     """Everything `inspect` prints, as JSON."""
     from tagclip.runtime.bundle_manifest import SIGNATURE
     from tagclip.runtime.bundle_report import retrieval
+    from tagclip.runtime.engine_cli import engine_rows
 
     manifest = opened.manifest.to_json()
     for tower in manifest["towers"].values():
@@ -95,12 +96,14 @@ def _facts(opened: Bundle) -> dict[str, Any]:
         **manifest,
         "signature": "present, not checked" if (opened.path / SIGNATURE).exists() else None,
         "retrieval": retrieval(opened),
+        "engines": engine_rows(opened),
     }
 
 
 def _describe(facts: dict[str, Any]) -> list[str]:
     """The lines for a person."""
     from tagclip.runtime.bundle_report import METRICS
+    from tagclip.runtime.engine_cli import engine_lines
 
     size = facts["preprocess"]
     lines = [
@@ -121,6 +124,7 @@ def _describe(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"{name:<14}{tower['precision']:<11}{tower['parameters']:>12,}{megabytes:>9.2f}  {tower['file']}"
         )
+    lines += engine_lines(facts["engines"])
     if facts["retrieval"]:
         lines += ["", f"{'retrieval':<10}" + "".join(f"{metric:>9}" for metric in METRICS)]
         for view, row in facts["retrieval"].items():

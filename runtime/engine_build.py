@@ -101,6 +101,7 @@ def build_engines(
     untested: str | None,
     max_batch: int,
     workspace_mb: int,
+    memory_mb: int | None,
     progress: Callable[[str, float], None],
     warn: Callable[[str], None],
 ) -> Engine:
@@ -111,6 +112,7 @@ def build_engines(
         target, untested: as `find_target` returned them.
         max_batch: the largest batch, at least 1.
         workspace_mb: the most scratch memory of one layer, in MiB.
+        memory_mb: as in `build_engine`.
         progress: called with the tower at work and the part of all towers that is done, 0 to 1.
         warn: called with what a person has to know but that stops nothing.
 
@@ -142,6 +144,7 @@ def build_engines(
                 name=name,
                 max_batch=max_batch,
                 workspace_mb=workspace_mb,
+                memory_mb=memory_mb,
                 capability=target.capability if target.runtime == TENSORRT_RTX else None,
                 timing_cache=cache,
                 progress=report,

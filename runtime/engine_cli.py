@@ -1,4 +1,4 @@
-"""`tagclip bundle build`."""
+"""`tagclip bundle build`, and what `tagclip bundle inspect` says of engines."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ if TYPE_CHECKING:
     help="The most scratch memory of one layer, in MiB.",
 )
 @click.option(
+    "--memory-mb",
+    type=click.IntRange(1, 1 << 20),
+    help="tensorrt: the most memory for building, in MiB, a power of two.  [default: 3/4 of a Jetson's]",
+)
+@click.option(
     "--capability",
     type=click.Choice(["sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]),
     help="tensorrt-rtx: another machine's GPU.  [default: this one's]",
@@ -48,6 +53,7 @@ def build(
     runtime: str | None,
     max_batch: int,
     workspace_mb: int,
+    memory_mb: int | None,
     capability: str | None,
     check: bool,
     as_json: bool,
@@ -63,6 +69,10 @@ def build(
         raise click.UsageError(
             "--capability goes with --engine tensorrt-rtx; tensorrt builds for this machine's GPU"
         )
+    if runtime != "tensorrt" and memory_mb is not None:
+        raise click.UsageError(
+            "--memory-mb goes with --engine tensorrt; tensorrt-rtx tries no kernels while it builds"
+        )
 
     from tagclip.runtime.bundle import open_bundle
 
@@ -71,7 +81,7 @@ def build(
         _check(opened, ("tensorrt", "tensorrt-rtx") if runtime is None else (runtime,), capability, as_json)
         return
     assert runtime is not None
-    engine, warnings = _build(opened, runtime, capability, max_batch, workspace_mb)
+    engine, warnings = _build(opened, runtime, capability, max_batch, workspace_mb, memory_mb)
     if as_json:
         result = {"path": str(engine.path), **engine.facts.to_json(), "warnings": warnings}
         click.echo(json.dumps(result, indent=2))
@@ -85,8 +95,44 @@ def build(
     click.echo(f"built in {engine.facts.build_s:g} s: {engine.path}")
 
 
+def engine_rows(opened: Bundle) -> list[dict[str, Any]]:
+    """What each engine of a bundle was built for, and why it is not of this bundle (`reason`; None: it is, and sound).
+
+    Whether this machine can run it takes its runtime and its GPU: `tagclip bundle build --check`.
+    """
+    from tagclip.runtime.engine_store import list_engines, open_engine, read_facts
+    from tagclip.runtime.errors import EngineMismatchError
+
+    rows = []
+    for path in list_engines(opened):
+        row: dict[str, Any] = {"engine": path.name, "gpu": None, "capability": None, "reason": None}
+        try:
+            target = read_facts(path).target
+            row |= {"gpu": target.gpu, "capability": target.capability}
+            open_engine(opened, path, target)
+        except EngineMismatchError as error:
+            row["reason"] = str(error)
+        rows.append(row)
+    return rows
+
+
+def engine_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """`engine_rows` for a person; no line without engines."""
+    lines = ["", "engines"] if rows else []
+    for row in rows:
+        name = json.dumps(row["engine"])[1:-1]  # a name on disk could rewrite the operator's terminal
+        gpu = row["capability"] if row["gpu"] == "none" else f"{row['gpu']} ({row['capability']})"
+        lines.append(f"  {name}: " + (row["reason"] or f"for {gpu}, built from this bundle"))
+    return lines
+
+
 def _build(
-    opened: Bundle, runtime: str, capability: str | None, max_batch: int, workspace_mb: int
+    opened: Bundle,
+    runtime: str,
+    capability: str | None,
+    max_batch: int,
+    workspace_mb: int,
+    memory_mb: int | None,
 ) -> tuple[Engine, list[str]]:
     from tagclip.runtime.engine_build import build_engines, find_target, foreign_engines
     from tagclip.runtime.search_cli import Progress
@@ -119,6 +165,7 @@ def _build(
             untested=untested,
             max_batch=max_batch,
             workspace_mb=workspace_mb,
+            memory_mb=memory_mb,
             progress=progress,
             warn=warn,
         )

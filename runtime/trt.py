@@ -19,9 +19,10 @@ from tagclip.runtime.trt_monitor import make_monitor
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
 RUNTIMES = (TENSORRT, TENSORRT_RTX)
+OLDEST = (10, 3)  # of TensorRT, major and minor version
 # What TensorRT-RTX can build for; it needs no GPU, so it has to be told.
 CAPABILITIES = ("sm75", "sm80", "sm86", "sm89", "sm120", "sm121")
-MAX_WORKSPACE_MB = 1 << 20
+MAX_LIMIT_MB = 1 << 20
 BEST_BATCH = 8  # the batch that an engine is tuned for: the people of one frame
 
 _MODULES = {TENSORRT: "tensorrt", TENSORRT_RTX: "tensorrt_rtx_bindings"}
@@ -68,7 +69,7 @@ def load_binding(runtime: str) -> Binding:
 
     Raises:
         MissingExtraError: it is not installed.
-        EngineError: it is installed but does not load, or there is no such runtime.
+        EngineError: it is installed but does not load or is too old, or there is no such runtime.
     """
     if runtime not in _MODULES:
         raise EngineError(f"engine {runtime!r}: expected one of {', '.join(RUNTIMES)}")
@@ -79,6 +80,13 @@ def load_binding(runtime: str) -> Binding:
             raise MissingExtraError(f"{runtime} is not installed; {_WAY_OUT[runtime]}") from error
         # Its shared libraries are of another version, or those of the driver are absent.
         raise EngineError(f"{runtime} does not load: {one_line(str(error))}; install it again") from error
+    # JetPack 6.0 has 8.6, which knows no strong types; `build_engine` would take it for 11, which knows nothing else.
+    if runtime == TENSORRT and tuple(map(int, module.__version__.split(".")[:2])) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise EngineError(
+            f"{runtime} {module.__version__} is too old, expected {oldest} or later; on a Jetson update JetPack, see "
+            "docs/engines.md"
+        )
     complaints: list[str] = []
 
     class Logger(module.ILogger):  # type: ignore[misc, name-defined]
@@ -96,6 +104,7 @@ def build_engine(
     name: str,
     max_batch: int,
     workspace_mb: int,
+    memory_mb: int | None = None,
     capability: str | None = None,
     timing_cache: bytes = b"",
     progress: Callable[[float], None] | None = None,
@@ -109,6 +118,9 @@ def build_engine(
         max_batch: the largest batch, at least 1; memory grows with it. The engine is tuned for 8, or for this
             where it is smaller.
         workspace_mb: the most scratch memory of one layer, in MiB, 1 to 1048576.
+        memory_mb: the most memory for trying out kernels, in MiB, a power of two up to 1048576; on a Jetson, what the
+            build holds besides counts too. A kernel that needs more is not tried. None leaves it to TensorRT: 3/4 of
+            a Jetson's memory, all of another GPU's. Refused with TensorRT-RTX, which tries none.
         capability: what GPU to build for, one of CAPABILITIES. With TensorRT-RTX it is needed, with TensorRT refused.
         timing_cache: `timing_cache` of an earlier build on the same GPU: what was timed is not timed again.
         progress: called now and then with the part that is done, 0 to 1, never falling, from another thread.
@@ -128,6 +140,8 @@ def build_engine(
 
     if (runtime == TENSORRT_RTX) != (capability is not None):
         raise fail("needs the GPU named" if capability is None else "builds for the GPU that it runs on only")
+    if runtime == TENSORRT_RTX and memory_mb is not None:
+        raise fail("tries no kernels while it builds, so there is no memory of it to limit")
     try:
         builder = trt.Builder(binding.logger)
     except Exception as error:  # whatever the binding makes of a null pointer
@@ -148,12 +162,12 @@ def build_engine(
         ]
         raise fail("refuses the graph")
     config = builder.create_builder_config()
-    if not 1 <= workspace_mb <= MAX_WORKSPACE_MB or max_batch < 1:
-        raise fail(f"was asked for {workspace_mb} MiB and batches of 1 to {max_batch}")
-    workspace_bytes = workspace_mb << 20
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, workspace_bytes)
-    if config.get_memory_pool_limit(trt.MemoryPoolType.WORKSPACE) != workspace_bytes:
-        raise fail(f"does not take a workspace of {workspace_mb} MiB; choose a smaller one")
+    if max_batch < 1:
+        raise fail(f"was asked for batches of 1 to {max_batch}")
+    if not limit_memory(binding, config, "WORKSPACE", workspace_mb):
+        raise fail(f"does not take a workspace of {workspace_mb} MiB; choose 1 to {MAX_LIMIT_MB}")
+    if memory_mb is not None and not limit_memory(binding, config, "TACTIC_DRAM", memory_mb):
+        raise fail(f"does not take a memory of {memory_mb} MiB; choose a power of two")
     if capability is not None:
         target = getattr(trt.ComputeCapability, capability.upper(), None)
         config.num_compute_capabilities = 1
@@ -207,6 +221,25 @@ def attach_timing_cache(binding: Binding, config: Any, data: bytes) -> bool:
         config.set_timing_cache(config.create_timing_cache(b""), False)
         binding.hear()
     return taken
+
+
+def limit_memory(binding: Binding, config: Any, pool: str, limit_mb: int) -> bool:
+    """Limit one of a builder's memory pools.
+
+    Args:
+        config: an IBuilderConfig of `binding`.
+        pool: the name of a MemoryPoolType.
+        limit_mb: in MiB.
+
+    Returns:
+        False if it is not 1 to 1048576, or the runtime did not take it: it has rules for some pools and keeps its own
+        limit where they are broken (seen with RTX 1.7: TACTIC_DRAM has to be a power of two).
+    """
+    if not 1 <= limit_mb <= MAX_LIMIT_MB:
+        return False
+    kind = getattr(binding.module.MemoryPoolType, pool)
+    config.set_memory_pool_limit(kind, limit_mb << 20)
+    return bool(config.get_memory_pool_limit(kind) == limit_mb << 20)
 
 
 def _aside(monitor: Any, function: Callable[..., Any], *arguments: Any) -> Any:

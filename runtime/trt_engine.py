@@ -15,6 +15,9 @@ from tagclip.runtime.errors import EngineError
 from tagclip.runtime.gpu import checked, load_cuda
 from tagclip.runtime.trt import load_binding
 
+# What bundle.json may say -> what TensorRT calls it.
+_DTYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FLOAT"}
+
 
 class TrtEngine:
     """A loaded engine with its memory on the GPU, which is allocated once. Not for several threads at a time.
@@ -87,13 +90,14 @@ class TrtEngine:
 
     def _check(self, *specs: TensorSpec) -> None:
         """Compare names, roles, dtypes and shapes with bundle.json's input and output; axis 0 must be dynamic."""
-        trt, engine = self._binding.module, self._engine
+        engine = self._engine
         found = []
         for name in map(engine.get_tensor_name, range(engine.num_io_tensors)):
-            dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name))).name
+            # By TensorRT's names: it has types that NumPy has not, and its own `nptype` raises for those.
+            dtype = engine.get_tensor_dtype(name).name
             found.append((name, engine.get_tensor_mode(name).name, dtype, *engine.get_tensor_shape(name)))
         roles = zip(("INPUT", "OUTPUT"), specs, strict=True)
-        expected = [(spec.name, role, spec.dtype, -1, *spec.shape[1:]) for role, spec in roles]
+        expected = [(spec.name, role, _DTYPES[spec.dtype], -1, *spec.shape[1:]) for role, spec in roles]
         if sorted(found) != sorted(expected):
             raise EngineError(f"{self._tower.name}: expected {expected}, found {found}")
 

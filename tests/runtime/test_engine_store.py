@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,3 +283,32 @@ def test_foreign_engines_are_named_and_neighbours_are_not(bundle: Bundle) -> Non
     assert version.startswith(f"{old}: expected tensorrt version 10.3.0, found 10.2.0")
     assert "orin-4-sm" in encoder and "found tc1-0123456789abcdef" in encoder
     assert "sm120" in damaged and "text.engine was truncated or altered" in damaged
+
+
+def test_inspect_lists_engines_and_says_which_are_not_of_this_bundle(
+    run: Callable[..., tuple[int, str, str]], bundle: Bundle
+) -> None:
+    status, out, _ = run("bundle", "inspect", bundle.path)
+    assert status == 0 and "\nengines\n" not in out
+    orin, rtx = written(bundle), written(bundle, RTX)
+    other = written(bundle, replace(ORIN, gpu="Orin, 16 SM"))
+    change(other, encoder_id="tc1-0123456789abcdef")
+    damage(written(bundle, replace(RTX, capability="sm120")), "truncated")
+    (bundle.path / "engines" / "file\x1b[2J").write_bytes(b"")
+    status, out, err = run("bundle", "inspect", bundle.path)
+    assert (status, err) == (0, "") and "\x1b" not in out
+    assert f"\n  {orin.name}: for Orin, 8 SM (sm87), built from this bundle\n" in out
+    assert f"\n  {rtx.name}: for sm89, built from this bundle\n" in out
+    assert (
+        f"  {other.name}: {other}: expected encoder id {bundle.encoder_id}, found tc1-0123456789abcdef" in out
+    )
+    assert "file\\u001b[2J: " in out and "expected a folder, found a link or a file" in out
+
+    status, out, _ = run("bundle", "inspect", bundle.path, "--json")
+    rows = {row["engine"]: row for row in json.loads(out)["engines"]}
+    assert len(rows) == 5 and [name for name, row in rows.items() if row["reason"] is None] == [
+        orin.name,
+        rtx.name,
+    ]
+    assert rows[orin.name] == {"engine": orin.name, "gpu": "Orin, 8 SM", "capability": "sm87", "reason": None}
+    assert "text.engine was truncated" in rows["tensorrt-rtx-1.7.1.116-sm120-fp32"]["reason"]

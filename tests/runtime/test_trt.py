@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,11 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is for x86-64 Linux only")
 
-from tagclip.runtime import cli
 from tagclip.runtime.bundle import Bundle, open_bundle, shipped_bundle_path
 from tagclip.runtime.engine import OrtEngine
 from tagclip.runtime.errors import BundleSelfTestError, EngineError, MissingExtraError
 from tagclip.runtime.gpu import find_gpu
-from tagclip.runtime.trt import attach_timing_cache, build_engine, load_binding
+from tagclip.runtime.trt import attach_timing_cache, build_engine, limit_memory, load_binding
 from tagclip.runtime.trt_selftest import tower_cosine
 
 RTX = "tensorrt-rtx"
@@ -73,7 +73,9 @@ def test_an_interrupt_ends_the_build(graph: bytes) -> None:
     [
         ({"capability": "sm87"}, "cannot build for sm87; it can for sm75, sm80, sm86, sm89, sm120, sm121"),
         ({"capability": None}, "needs the GPU named"),
-        ({"workspace_mb": 0}, "was asked for 0 MiB"),
+        ({"workspace_mb": 0}, "does not take a workspace of 0 MiB; choose 1 to 1048576"),
+        ({"workspace_mb": 1 << 21}, "does not take a workspace of 2097152 MiB"),
+        ({"memory_mb": 4096}, "tries no kernels while it builds"),
         ({"max_batch": 0}, "batches of 1 to 0"),
     ],
 )
@@ -109,6 +111,23 @@ def test_runtimes_that_are_not_there(graph: bytes) -> None:
             build_engine("tensorrt", graph, **LIMITS | {"capability": None})
 
 
+@pytest.mark.parametrize(("version", "taken"), [("8.6.2.3", False), ("10.2.0", False), ("10.3.0", True)])
+def test_a_tensorrt_that_is_too_old(monkeypatch: pytest.MonkeyPatch, version: str, taken: bool) -> None:
+    """JetPack 6.0 has 8.6. A module with nothing but a version and a logger stands in for one that is not here."""
+    module = ModuleType("tensorrt")
+    module.__version__ = version  # type: ignore[attr-defined]
+    module.ILogger = load_binding(RTX).module.ILogger  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    load = load_binding.__wrapped__  # not through the cache: the stand-in must not stay
+    if taken:
+        assert load("tensorrt").version == version
+    else:
+        with pytest.raises(
+            EngineError, match=f"tensorrt {version} is too old, expected 10.3 or later; .*JetPack"
+        ):
+            load("tensorrt")
+
+
 # RTX says that its timing cache is an empty shell; the calls are TensorRT's, and so is the refusal.
 @pytest.mark.filterwarnings("ignore:.*Timing cache operations are no-ops:DeprecationWarning")
 def test_a_damaged_timing_cache_is_discarded() -> None:
@@ -118,6 +137,22 @@ def test_a_damaged_timing_cache_is_discarded() -> None:
     assert not attach_timing_cache(binding, config, b"no timing cache" * 20)
     fresh = config.get_timing_cache()
     assert fresh is not None and len(memoryview(fresh.serialize())) > 0
+
+
+def test_memory_limits_are_taken_or_not_passed_over() -> None:
+    """TensorRT's budget is one of its pools; RTX has the pool too, with no use for it."""
+    binding = load_binding(RTX)
+    pools = binding.module.MemoryPoolType
+    config = binding.module.Builder(binding.logger).create_builder_config()
+    assert limit_memory(binding, config, "TACTIC_DRAM", 4096)
+    assert limit_memory(binding, config, "WORKSPACE", 7)
+    for limit_mb in (
+        0,
+        3072,
+    ):  # the second is no power of two; NVIDIA's builder complains and keeps what it had
+        assert not limit_memory(binding, config, "TACTIC_DRAM", limit_mb)
+    assert config.get_memory_pool_limit(pools.TACTIC_DRAM) == 4096 << 20
+    assert config.get_memory_pool_limit(pools.WORKSPACE) == 7 << 20
 
 
 def test_the_self_test_tells_right_from_wrong(tiny_bundle: Bundle) -> None:
@@ -137,51 +172,46 @@ def test_the_self_test_tells_right_from_wrong(tiny_bundle: Bundle) -> None:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def build(run: Callable[..., tuple[int, str, str]]) -> Callable[..., tuple[int, str, str]]:
     """Run `tagclip bundle build` in this process: (exit status, stdout, stderr)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as exit_:
-            cli.main(["bundle", "build", *(str(argument) for argument in arguments)])
-        return exit_.value.code, *capsys.readouterr()  # type: ignore[return-value]
-
-    return run
+    return lambda *arguments: run("bundle", "build", *arguments)
 
 
-def test_build_command(run: Callable[..., tuple[int, str, str]], bundle: Bundle) -> None:
+def test_build_command(build: Callable[..., tuple[int, str, str]], bundle: Bundle) -> None:
     asked = ("--engine", RTX, "--capability", "sm89")
-    status, out, err = run(bundle.path, *asked, "--check")
+    status, out, err = build(bundle.path, *asked, "--check")
     assert (status, out) == (1, "") and "no engine" in err
 
-    status, out, err = run(bundle.path, *asked, "--max-batch", "16", "--json")
+    status, out, err = build(bundle.path, *asked, "--max-batch", "16", "--json")
     assert (status, err.count("building")) == (0, 3)
     result = json.loads(out)
     path = Path(result["path"])
     assert path.parent == bundle.path / "engines" and path.name.endswith("-sm89-fp32")
     assert result["towers"]["text"]["max_batch"] == 16 and result["warnings"] == []
     assert (result["self_test"] is None) == bool(result["self_test_reason"])
-    assert run("--check", bundle.path, *asked) == (0, f"{path.name}: fits\n", "")
+    assert build("--check", bundle.path, *asked) == (0, f"{path.name}: fits\n", "")
 
     # An engine of another version is named, and not used; the new one stands beside it.
     facts = json.loads((path / "engine.json").read_text())
     (path / "engine.json").write_text(json.dumps(facts | {"version": "1.0"}))
     old = path.rename(path.with_name("old"))
-    status, out, err = run(bundle.path, *asked)
+    status, out, err = build(bundle.path, *asked)
     assert status == 0 and f"warning: not used: {old}: expected {RTX} version" in err and "found 1.0" in err
     assert f": {path}\n" in out
-    status, out, err = run(bundle.path, *asked, "--check", "--json")
+    status, out, err = build(bundle.path, *asked, "--check", "--json")
     rows = {row["engine"]: row["fits"] for row in json.loads(out)["engines"]}
     assert (status, rows) == (0, {"old": False, path.name: True})
     assert open_bundle(bundle.path).encoder_id == bundle.encoder_id
 
 
-def test_build_command_refusals(run: Callable[..., tuple[int, str, str]], bundle: Bundle) -> None:
-    assert run(bundle.path)[0] == 2
-    assert run(bundle.path, "--engine", "tensorrt", "--capability", "sm89")[0] == 2
+def test_build_command_refusals(build: Callable[..., tuple[int, str, str]], bundle: Bundle) -> None:
+    assert build(bundle.path)[0] == 2
+    assert build(bundle.path, "--engine", "tensorrt", "--capability", "sm89")[0] == 2
+    assert build(bundle.path, "--engine", RTX, "--capability", "sm89", "--memory-mb", "4096")[0] == 2
     try:
         find_gpu()
     except (EngineError, MissingExtraError):
-        status, _, err = run(bundle.path, "--engine", RTX)
+        status, _, err = build(bundle.path, "--engine", RTX)
         assert status == 1 and "--capability sm75|sm80" in err
     assert not (bundle.path / "engines").exists()
 

@@ -46,6 +46,7 @@ def test_an_engine_on_the_gpu(bundle: Bundle, runtime: str) -> None:
             untested=None,
             max_batch=4,
             workspace_mb=64,
+            memory_mb=4096 if runtime == "tensorrt" else None,
             progress=lambda tower, part: None,
             warn=warnings.append,
         )
