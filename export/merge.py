@@ -88,14 +88,17 @@ def distil(
     """Teach a merged specialist, in place, to give the exact one's vectors: mean of 1 - cosine, AdamW, cosine decay.
 
     Args:
+        student, teacher: on one device.
         crops: (N, H, W, 3) uint8 of the view; no labels are needed.
         tick: called with the number of steps done.
     """
     rng = np.random.default_rng(seed)
+    device = next(student.parameters()).device
     optimiser = torch.optim.AdamW(student.parameters(), lr=lr, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.05)
     for step in range(steps):
-        batch = torch.from_numpy(crops[rng.choice(len(crops), min(BATCH, len(crops)), replace=False)])
+        chosen = rng.choice(len(crops), min(BATCH, len(crops)), replace=False)
+        batch = torch.from_numpy(crops[chosen]).to(device)
         with torch.no_grad():
             wanted = teacher(batch)
         loss = 1 - (student(batch) * wanted).sum(-1).mean()
