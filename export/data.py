@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,13 +19,13 @@ from tagclip.train.config import Config
 from tagclip.train.data import Sample, input_spec, load_images, load_split
 from tagclip.train.measure import owners
 from tagclip.train.model import TagClip
+from tagclip.train.progress import Tick
 from tagclip.train.words import encode
 
 NOISE_CROPS = 64
 CALIBRATION = 256  # inputs of each tower for ranges
 DISTIL_CROPS = 8192  # of each view, for distillation
 TEXTS = ["a woman in a red jacket", "a man"]
-Tick = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Material:
         texts, tokens: C captions of them, and (C, T) int64.
         view: (N,) 0 aerial, 1 ground.
         labels: None without a data folder.
-        calibration: tower -> inputs of the training split; empty without a data folder.
+        calibration: tower -> inputs of the training split; empty where none were asked for.
     """
 
     spec: PreprocessSpec
@@ -68,14 +67,14 @@ def gather(
     model: TagClip,
     config: Config,
     tick: Tick,
-    many: bool = False,
+    training: int = 0,
 ) -> Material:
     """Read what an export needs.
 
     Args:
         calib: data folder, or None for noise.
         views: the towers; pictures of a view that none of them serves are left out.
-        many: read enough training pictures for distillation.
+        training: how many training pictures and captions to read for each tower; 0 for none.
 
     Raises:
         DataError: no data, a picture that cannot be read, or none of these views.
@@ -92,14 +91,15 @@ def gather(
     texts = [caption for sample in samples for caption in sample.captions]
     view = np.array([sample.view for sample in samples])
     labels = Labels(owners(samples), np.array([sample.identity for sample in samples]), view)
-    train = _seen(load_split(calib, "train"), views, f"{calib}: train")
     calibration: dict[str, NDArray[Any]] = {}
-    for name in views:
-        mine = [s for s in train if name == UNIVERSAL or s.view == VIEWS.index(name)]
-        chosen = _spread(mine, DISTIL_CROPS if many else CALIBRATION)
-        calibration[image_tower(name)] = load_images(chosen, spec, partial(_tell, tick, name))
-    captions = [sample.captions[0] for sample in _spread(train, CALIBRATION)]
-    calibration[TEXT] = encode(tokenizer_json, captions, model.context_length)
+    if training:
+        train = _seen(load_split(calib, "train"), views, f"{calib}: train")
+        for name in views:
+            mine = [s for s in train if name == UNIVERSAL or s.view == VIEWS.index(name)]
+            chosen = _spread(mine, training)
+            calibration[image_tower(name)] = load_images(chosen, spec, partial(_tell, tick, name))
+        captions = [sample.captions[0] for sample in _spread(train, CALIBRATION)]
+        calibration[TEXT] = encode(tokenizer_json, captions, model.context_length)
     return Material(
         spec, crops, texts, encode(tokenizer_json, texts, model.context_length), view, labels, calibration
     )

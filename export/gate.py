@@ -54,6 +54,10 @@ class Side:
         aerial, ground = (self.towers[name] for name in names)
         return np.where((labels.view == 0)[:, None], aerial, ground)
 
+    def retrieval(self, labels: Labels) -> dict[str, Retrieval]:
+        """Metrics per gallery, pictures as in `images`."""
+        return labels.retrieval(self.towers[TEXT], self.images(labels))
+
 
 def drop(before: Mapping[str, Retrieval], after: Mapping[str, Retrieval]) -> float:
     """The most points that R@1 or mAP of a gallery fell; negative when all rose."""
@@ -125,11 +129,11 @@ def check(
 
 def _blame(labels: Labels, checkpoint: Side, bundle: Side, worst_layer: Mapping[str, str]) -> str:
     """The tower that costs most when it alone is the bundle's."""
-    before = labels.retrieval(checkpoint.towers[TEXT], checkpoint.images(labels))
-    costs = {}
-    for tower, vectors in bundle.towers.items():
-        mixed = Side({**checkpoint.towers, tower: vectors})
-        costs[tower] = drop(before, labels.retrieval(mixed.towers[TEXT], mixed.images(labels)))
+    before = checkpoint.retrieval(labels)
+    costs = {
+        tower: drop(before, Side({**checkpoint.towers, tower: vectors}).retrieval(labels))
+        for tower, vectors in bundle.towers.items()
+    }
     worst = max(costs, key=costs.__getitem__)
     layer = f", where {worst_layer[worst]} errs most" if worst in worst_layer else ""
     return f"{worst} alone costs {max(costs[worst], 0):.2f}{layer}"

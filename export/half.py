@@ -50,7 +50,6 @@ def _deciding(graph: onnx.GraphProto) -> list[str]:
             read_by.setdefault(name, []).append(node)
     found: dict[str, onnx.NodeProto] = {}
     back = [node for node in graph.node if node.op_type == "TopK"]
-    forth = list(back)
     while back:
         node = back.pop()
         found[node.name] = node
@@ -58,7 +57,7 @@ def _deciding(graph: onnx.GraphProto) -> list[str]:
             back += [
                 made_by[name] for name in node.input if name in made_by and made_by[name].name not in found
             ]
-    forth += found.values()
+    forth = list(found.values())
     while forth:
         for name in forth.pop().output:
             for reader in read_by.get(name, []):

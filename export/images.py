@@ -19,11 +19,11 @@ from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.views import UNIVERSAL, VIEWS
 from tagclip.train.model import TagClip
 from tagclip.train.moe import HrMoe
+from tagclip.train.progress import Tick
 
 GATE_CROPS = 512  # on which gates are averaged; a share of two experts is then known to a percent
 DISTIL_STEPS = 400
 Crops = NDArray[np.uint8]
-Tick = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def merged(
             steps,
             tick=lambda k: tick(f"{what}: distil", k, steps, ""),
         )
-        result.to("cpu").eval(), exact.to("cpu")
+        result.to("cpu")
+        exact.to("cpu")
     return result, Merging({name: shares.tolist() for name, shares in gates.items()}, cost, steps)
 
 

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 
 from tagclip.calibration.scores import background
-from tagclip.export.data import CALIBRATION, Material, gather
-from tagclip.export.gate import Labels, Side, check, drop
+from tagclip.export.data import CALIBRATION, DISTIL_CROPS, Material, gather
+from tagclip.export.gate import Side, check, drop
 from tagclip.export.half import as_fp16
 from tagclip.export.images import choose_views, gflop, image_graph, merged, routes_by_view, specialist
 from tagclip.export.parity import MIN_COSINE, compare
@@ -32,11 +32,12 @@ from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
 from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.views import UNIVERSAL, VIEWS
 from tagclip.train.config import Config
+from tagclip.train.evaluate import Retrieval
 from tagclip.train.model import TagClip, unit
+from tagclip.train.progress import Tick
 from tagclip.train.words import PAD_ID, encode
 
 PROBES = 8
-Tick = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def export_bundle(
             f"--experts {wanted.experts} --precision {wanted.precision} change the numbers, so they need labelled "
             "pictures to be measured on: name a data folder with --calib"
         )
-    material = gather(calib, views, tokenizer_json, model, config, tick, many=wanted.experts == "merged")
+    training = 0 if wanted.same else DISTIL_CROPS if wanted.experts == "merged" else CALIBRATION
+    material = gather(calib, views, tokenizer_json, model, config, tick, training)
     reference = _reference(model, views, material, tick)
     report: dict[str, Any] = {}
     graphs, facts = _graphs(model, views, wanted, material, reference, report, tick)
@@ -153,12 +155,13 @@ def _graphs(
     """Every tower in the wanted precision; what each is and how it came about goes into `report`."""
     size_px = (material.spec.height_px, material.spec.width_px)
     half = not model.config.tse_ratio
+    before = {} if material.labels is None else reference.retrieval(material.labels)
     graphs: dict[str, bytes] = {}
     facts: dict[str, TowerFacts] = {}
     towers: dict[str, dict[str, float]] = {}
     for tower in (*(image_tower(view) for view in views), TEXT):
         tick("export", len(graphs), len(views) + 1, tower)
-        cost = _cost(tower, material.labels, material, reference)
+        cost = _cost(tower, material, reference, before)
         tables: dict[str, tuple[NDArray[np.int8], NDArray[np.float32]]] = {}
         module: torch.nn.Module
         if tower == TEXT:
@@ -195,20 +198,20 @@ def _graphs(
 
 
 def _cost(
-    tower: str, labels: Labels | None, material: Material, reference: Side
+    tower: str, material: Material, reference: Side, before: dict[str, Retrieval]
 ) -> Callable[[onnx.ModelProto], float]:
-    """What a graph costs in points of retrieval when it alone takes the place of the checkpoint's tower."""
+    """What a graph costs in points of retrieval when it alone takes the place of the checkpoint's tower.
+
+    Args:
+        before: what `reference` retrieves.
+    """
 
     def cost(graph: onnx.ModelProto) -> float:
-        assert labels is not None  # whoever asks has labelled pictures, see export_bundle
+        assert material.labels is not None  # whoever asks has labelled pictures, see export_bundle
         served = material.served(tower)
         vectors = reference.towers[tower].copy()
         vectors[served] = run_graph(graph, material.inputs(tower)[served])
-        mixed = Side({**reference.towers, tower: vectors})
-        before, after = (
-            labels.retrieval(side.towers[TEXT], side.images(labels)) for side in (reference, mixed)
-        )
-        return drop(before, after)
+        return drop(before, Side({**reference.towers, tower: vectors}).retrieval(material.labels))
 
     return cost
 
@@ -306,9 +309,8 @@ def _probe(
 def _scores(found: Side, views: tuple[str, ...], material: Material) -> dict[str, Any]:
     labels = material.labels
     assert labels is not None
-    first = np.searchsorted(
-        labels.owner, np.arange(len(labels.identity))
-    )  # of each picture its first caption
+    # Of each picture its first caption.
+    first = np.searchsorted(labels.owner, np.arange(len(labels.identity)))
     texts = found.towers[TEXT][first]
     return {
         "source": "validation split of the training data",

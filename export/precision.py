@@ -12,12 +12,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from tagclip.calibration.ranges import RULES
-from tagclip.export.quantise import Layer, layers, observe, quantise
+from tagclip.export.quantise import layers, observe, quantise
 from tagclip.runtime.errors import ParityError
+from tagclip.train.progress import Tick
 from tagclip.train.ranking import Vectors
 
 BATCH = 32
-Tick = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,8 @@ def run_graph(model: onnx.ModelProto, inputs: NDArray[Any]) -> Vectors:
     given = session.get_inputs()[0].name
     parts = [session.run(None, {given: inputs[k : k + BATCH]})[0] for k in range(0, len(inputs), BATCH)]
     rows = np.concatenate(parts)
-    return rows / np.linalg.norm(
-        rows, axis=1, keepdims=True
-    )  # 16 bits leave the graph's own lengths a little off
+    # In 16 bits the graph's own lengths are a little off.
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def to_int8(
@@ -138,9 +137,8 @@ def to_int8(
                 f"a single layer left in them; {worst} errs most. Take --precision fp16, or a larger --max-drop"
             )
         changed, cost = passing
-    return Quantised(changed, best, errors, [_decide(layer, alone, order, kept) for layer in order], cost)
-
-
-def _decide(layer: Layer, alone: dict[str, float], order: list[Layer], kept: int) -> Decision:
-    precision = "fp32" if order.index(layer) < kept else "int8"
-    return Decision(layer.name, layer.op, layer.weights, alone[layer.node], precision)
+    decisions = [
+        Decision(layer.name, layer.op, layer.weights, alone[layer.node], "fp32" if k < kept else "int8")
+        for k, layer in enumerate(order)
+    ]
+    return Quantised(changed, best, errors, decisions, cost)

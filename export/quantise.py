@@ -6,6 +6,7 @@ were. What is quantised are products with a constant weight (MatMul, Gemm, Conv)
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -156,7 +157,8 @@ def quantise(model: onnx.ModelProto, chosen: Iterable[Layer], ranges: Mapping[st
     graph = copy.graph
     constants = {t.name: t for t in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    done: list[str] = []
+    readers: Counter[str] = Counter()  # of an activation, so far
+    decoded: set[str] = set()
     for node in graph.node:
         layer = wanted.get(node.name)
         if layer is None:
@@ -165,17 +167,17 @@ def quantise(model: onnx.ModelProto, chosen: Iterable[Layer], ranges: Mapping[st
         # A pair for each reader, told apart by the last bit of the scale: onnxruntime takes its integer kernel only
         # where a rounded tensor has one reader, and makes one of equal pairs. A mixture's experts share their input.
         activation, weight = f"{layer.node}.in", f"{layer.weight}.dq"
-        readers = done.count(layer.activation)
-        nodes += _pair(graph, layer.activation, activation, ranges[layer.activation], readers)
-        if weight not in done:
+        nth = readers[layer.activation]
+        nodes += _pair(graph, layer.activation, activation, ranges[layer.activation], nth)
+        if weight not in decoded:
             nodes.append(_weight(graph, numpy_helper.to_array(constants[layer.weight]), layer))
-        done += [layer.activation, weight]
+        readers[layer.activation] += 1
+        decoded.add(weight)
         node.input[0], node.input[1] = activation, weight
         nodes.append(node)
         if layer.seen:
             node.output[0] = f"{layer.output}.float"
             nodes += _pair(graph, node.output[0], layer.output, ranges[layer.seen])
-    nodes = list(nodes)
     del graph.node[:]
     graph.node.extend(nodes)
     used = {name for node in graph.node for name in node.input}

@@ -30,6 +30,7 @@ from tagclip.runtime.bundle_manifest import (
 from tagclip.runtime.errors import BundleIntegrityError, BundleManifestError, BundleMissingError
 from tagclip.runtime.external_data import refuse_external_data
 from tagclip.runtime.fields import MAX_JSON_BYTES, canonical_json, parse_object
+from tagclip.runtime.files import open_unfollowed
 from tagclip.runtime.keys import PublicKey
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.runtime.signature import MAX_SIGNATURE_BYTES, check_signature
@@ -268,7 +269,7 @@ def _parse_sums(path: Path, sums: bytes) -> dict[str, str]:
 def _open_plain(path: Path, limit_bytes: int) -> int:
     """A descriptor of a regular file of at most `limit_bytes`; follows no link, waits on no pipe."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_unfollowed(path)
     except OSError as error:
         raise BundleIntegrityError(
             f"{path} is not readable as a plain file ({error.strerror}); {_AGAIN}"

@@ -20,7 +20,7 @@ AUTO = "auto"
 BATCH = 64  # rows of one run; bounds the memory, larger ones gain nothing on a CPU
 
 # int8 and fp16 graphs normalise in low precision; beyond this the graph does not normalise at all.
-_NORM_TOLERANCE = 0.02
+NORM_TOLERANCE = 0.02
 
 
 def serving(views: tuple[str, ...], view: str) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ class _Tower:
         vectors = self._engine.run(array)
         norms = np.linalg.norm(vectors, axis=1)
         # Written so that NaN fails too.
-        if not np.all(np.abs(norms - 1) <= _NORM_TOLERANCE):
+        if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):
             raise EngineError(
                 f"{self._tower.file}: expected unit vectors, got lengths {norms.min():.3g} to "
                 f"{norms.max():.3g}; run `tagclip bundle verify`"

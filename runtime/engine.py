@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagclip.runtime.bundle_manifest import TensorSpec, Tower
-from tagclip.runtime.errors import EngineError, MissingExtraError
+from tagclip.runtime.errors import EngineError, MissingExtraError, one_line
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
@@ -57,7 +57,7 @@ class OrtEngine:
             self._session = ort.InferenceSession(graph, options, providers=[wanted], enable_fallback=0)
         except Exception as error:  # onnxruntime's exceptions have no common base
             raise EngineError(
-                f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {_line(error)}; "
+                f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {one_line(str(error))}; "
                 "upgrade onnxruntime or export the bundle again"
             ) from error
         got = self._session.get_providers()
@@ -83,7 +83,7 @@ class OrtEngine:
         try:
             (result,) = self._session.run([self._tower.output.name], {spec.name: array})
         except Exception as error:  # as above
-            raise EngineError(f"{self._tower.file}: the run failed: {_line(error)}") from error
+            raise EngineError(f"{self._tower.file}: the run failed: {one_line(str(error))}") from error
         expected = (len(array), *self._tower.output.shape[1:])
         if result.shape != expected:
             raise EngineError(f"{self._tower.file}: expected output {expected}, got {result.shape}")
@@ -115,9 +115,3 @@ def check_input(array: npt.NDArray[Any], spec: TensorSpec, name: str) -> None:
         raise EngineError(
             f"{name}: expected {spec.dtype} {list(spec.shape)}, got {array.dtype} {list(array.shape)}"
         )
-
-
-def _line(error: Exception) -> str:
-    """The message on one line, without what could rewrite a terminal: it quotes names out of the graph."""
-    text = " ".join(str(error).split())
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -25,7 +25,7 @@ from tagclip.runtime.errors import EngineError, EngineMismatchError, MissingExtr
 from tagclip.runtime.fields import canonical_json
 from tagclip.runtime.files import folder_atomic
 from tagclip.runtime.gpu import find_gpu
-from tagclip.runtime.trt import CAPABILITIES, TENSORRT, TENSORRT_RTX, build_engine, load_binding, one_line
+from tagclip.runtime.trt import CAPABILITIES, TENSORRT, TENSORRT_RTX, build_engine, load_binding, short_line
 from tagclip.runtime.trt_engine import TrtEngine
 from tagclip.runtime.trt_selftest import tower_cosine
 
@@ -66,7 +66,7 @@ def find_target(runtime: str, capability: str | None = None) -> tuple[Target, st
             raise type(error)(
                 f"{error}; for another machine's GPU name it with --capability {'|'.join(CAPABILITIES)}"
             ) from error
-        return Target(runtime, version, NO_GPU, capability), one_line(str(error))
+        return Target(runtime, version, NO_GPU, capability), short_line(str(error))
     if capability is not None and capability != gpu.capability:
         reason = f"built for {capability}, this machine's GPU is {gpu.name} ({gpu.capability})"
         return Target(runtime, version, NO_GPU, capability), reason

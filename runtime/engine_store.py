@@ -18,6 +18,7 @@ from tagclip.runtime.bundle_manifest import ENGINES
 from tagclip.runtime.engine_facts import MIXED, EngineFacts, Target, key, parse_facts
 from tagclip.runtime.errors import BundleManifestError, EngineMismatchError
 from tagclip.runtime.fields import MAX_JSON_BYTES, parse_object
+from tagclip.runtime.files import open_unfollowed
 
 FACTS = "engine.json"
 TIMING_CACHE = "timing.cache"
@@ -142,7 +143,7 @@ def read_timing_cache(folder: Path) -> bytes:
 def _read(path: Path, limit_bytes: int) -> bytes:
     """A plain file in an engine folder; follows no link, waits on no pipe."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_unfollowed(path)
     except OSError as error:
         raise _refusal(
             path.parent, f"{path.name} is not readable as a plain file ({error.strerror})"

@@ -28,6 +28,11 @@ Messages say what was expected, what was found and the way out.
 from __future__ import annotations
 
 
+def one_line(text: str) -> str:
+    """A library's message on one line, without what could rewrite a terminal: it quotes names out of files."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+
+
 class TagclipError(Exception):
     """Base of everything a user can act on."""
 

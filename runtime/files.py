@@ -29,6 +29,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def open_unfollowed(path: Path) -> int:
+    """A descriptor for reading a file that somebody else may have put there: follows no link, waits on no pipe.
+
+    Raises:
+        OSError: absent, a link, or not readable. Whether it is a regular file is the caller's to ask.
+    """
+    return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
 def write_atomic(path: Path, data: bytes, *, waiting: Path | None = None) -> None:
     """Write `data` to `path` by temporary name, fsync and rename.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from tagclip.runtime.errors import EngineError, MissingExtraError
+from tagclip.runtime.errors import EngineError, MissingExtraError, one_line
 from tagclip.runtime.trt_monitor import make_monitor
 
 TENSORRT, TENSORRT_RTX = "tensorrt", "tensorrt-rtx"
@@ -45,7 +45,7 @@ class Binding:
 
     def hear(self) -> str:
         """What was said since the last call, on one line."""
-        said = one_line("; ".join(dict.fromkeys(self.complaints)))
+        said = short_line("; ".join(dict.fromkeys(self.complaints)))
         self.complaints.clear()
         return said
 
@@ -79,7 +79,7 @@ def load_binding(runtime: str) -> Binding:
         if isinstance(error, ModuleNotFoundError) and error.name == _MODULES[runtime]:
             raise MissingExtraError(f"{runtime} is not installed; {_WAY_OUT[runtime]}") from error
         # Its shared libraries are of another version, or those of the driver are absent.
-        raise EngineError(f"{runtime} does not load: {one_line(str(error))}; install it again") from error
+        raise EngineError(f"{runtime} does not load: {short_line(str(error))}; install it again") from error
     # JetPack 6.0 has 8.6, which knows no strong types; `build_engine` would take it for 11, which knows nothing else.
     if runtime == TENSORRT and tuple(map(int, module.__version__.split(".")[:2])) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
@@ -257,7 +257,7 @@ def _aside(monitor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
             raise
 
 
-def one_line(text: str) -> str:
-    """`text` on one line of bounded length, without what could rewrite a terminal: it quotes names out of graphs."""
-    line = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+def short_line(text: str) -> str:
+    """`text` as `one_line` makes it, of bounded length."""
+    line = one_line(text)
     return line if len(line) <= _MAX_MESSAGE else line[: _MAX_MESSAGE - 3] + "..."

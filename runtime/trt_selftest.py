@@ -10,14 +10,13 @@ import numpy.typing as npt
 
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import Tower
+from tagclip.runtime.encoder import NORM_TOLERANCE
 from tagclip.runtime.errors import BundleSelfTestError, QueryError
 from tagclip.runtime.preprocess import prepare
 from tagclip.runtime.selftest import MIN_COSINE, PROBE, load_probe
 from tagclip.runtime.tokenizer import Tokenizer
 
 Run = Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]
-
-_NORM_TOLERANCE = 0.02  # as runtime/encoder.py allows
 
 
 def tower_cosine(bundle: Bundle, tower: Tower, run: Run) -> float:
@@ -55,7 +54,7 @@ def tower_cosine(bundle: Bundle, tower: Tower, run: Run) -> float:
     lengths = np.linalg.norm(vectors, axis=1)
     cosine = float(((vectors * expected).sum(axis=1) / lengths / np.linalg.norm(expected, axis=1)).min())
     # Both are written so that NaN fails too.
-    if not np.all(np.abs(lengths - 1) <= _NORM_TOLERANCE):
+    if not np.all(np.abs(lengths - 1) <= NORM_TOLERANCE):
         raise BundleSelfTestError(
             f"{tower.name}: this engine gives vectors of length {lengths.min():.3g} to {lengths.max():.3g}, "
             "expected 1; upgrade the runtime, or export the bundle again"

@@ -10,6 +10,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# What users read: every link and every command in it is tried.
+PAGES = [
+    "README.md",
+    *(
+        f"docs/{page}.md"
+        for page in ("model", "data", "engines", "export", "evaluation", "format", "training")
+    ),
+]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PARTS = ("runtime", "train", "export", "calibration")
 
@@ -39,20 +47,7 @@ def test_tree_has_every_module_with_a_phrase() -> None:
     assert all((ROOT / path).exists() for path, _ in tree())
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "docs/model.md",
-        "docs/data.md",
-        "docs/engines.md",
-        "docs/export.md",
-        "docs/evaluation.md",
-        "docs/training.md",
-    ],
-)
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)", text):
@@ -63,15 +58,7 @@ def test_links_lead_somewhere(page: str) -> None:
 def commands() -> list[list[str]]:
     """Every `tagclip COMMAND [SUBCOMMAND]` and its options that an indented line of the README or docs shows."""
     found = []
-    for page in (
-        "README.md",
-        "docs/model.md",
-        "docs/data.md",
-        "docs/engines.md",
-        "docs/export.md",
-        "docs/evaluation.md",
-        "docs/training.md",
-    ):
+    for page in PAGES:
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             if line.startswith("    tagclip "):
                 words = (

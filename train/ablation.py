@@ -10,7 +10,6 @@ beyond the paper with that of "HR-MoE + both"; its interval is over the people o
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tagclip.train.data import Sample, input_spec, load_images, load_split
 from tagclip.train.embed import embed_split
 from tagclip.train.evaluate import METRICS, TITLES, Row, answer, rows
 from tagclip.train.loop import Run
+from tagclip.train.progress import Tick
 from tagclip.train.split import as_split
 
 # Name -> settings that differ from the base, an HR-MoE without view and orthogonal loss (arXiv 2511.08369, Table 4).
@@ -50,7 +50,6 @@ BEYOND: dict[str, list[str]] = {
 }
 # Metric and gallery of each column.
 COLUMNS = (("r1", "all"), ("map", "all"), ("map", "aerial"), ("map", "ground"))
-Tick = Callable[[str, int, int, str], None]
 Rows = dict[str, Row]  # by gallery
 
 

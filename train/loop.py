@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,11 @@ from tagclip.train.images import open_images
 from tagclip.train.model import TagClip
 from tagclip.train.optimiser import learning_rate, make_optimiser, set_rate
 from tagclip.train.pretrained import load_pretrained
+from tagclip.train.progress import Tick
 from tagclip.train.split import Split, as_split
 from tagclip.train.state import Progress, load_state, read_progress, save_state
 from tagclip.train.step import backward
 from tagclip.train.towers import TextTower
-
-Tick = Callable[[str, int, int, str], None]
 
 
 class Run:

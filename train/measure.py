@@ -69,16 +69,8 @@ def evaluate_path(model: Path, folder: Path, split: str) -> dict[str, Retrieval]
     Raises:
         CheckpointError, BundleError, DataError: what is missing or damaged.
     """
-    return _evaluate(open_model(model), load_split(folder, split))
-
-
-def evaluate_bundle(bundle: Bundle, samples: list[Sample]) -> dict[str, Retrieval]:
-    """Metrics of a bundle's graphs, each image by the specialist of its labelled view."""
-    return _evaluate(_of_bundle(bundle), samples)
-
-
-def _evaluate(model: Embed, samples: list[Sample]) -> dict[str, Retrieval]:
-    texts, images = embed(model, samples)
+    samples = load_split(folder, split)
+    texts, images = embed(open_model(model), samples)
     identity = np.array([s.identity for s in samples])
     return by_view(texts, images, identity[owners(samples)], identity, np.array([s.view for s in samples]))
 

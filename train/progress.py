@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 LINE_EVERY_S = 30.0
 
+# Told what is done, how much of it, of how much, and a note.
+Tick = Callable[[str, int, int, str], None]
+
 
 @contextmanager
-def bar(quiet: bool = False) -> Iterator[Callable[[str, int, int, str], None]]:
+def bar(quiet: bool = False) -> Iterator[Tick]:
     """Yield tick(what, done, total, note); a new `what` begins a new bar. Writes to stderr, or nothing if `quiet`."""
     if quiet:
         yield lambda what, done, total, note: None
@@ -35,7 +38,7 @@ def bar(quiet: bool = False) -> Iterator[Callable[[str, int, int, str], None]]:
         yield tick
 
 
-def _lines() -> Callable[[str, int, int, str], None]:
+def _lines() -> Tick:
     began: dict[str, float] = {}
     last = [time.monotonic()]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +15,9 @@ from tagclip.train.data import load_split
 from tagclip.train.evaluate import METRICS, Answers, Measured, Row, answer, rows, summary
 from tagclip.train.groups import ELEVATION_DEG, HEIGHT_PX, by_band, elevations, heights
 from tagclip.train.measure import embed, open_model, owners
+from tagclip.train.progress import Tick
 from tagclip.train.queries_sheet import draw_queries
 from tagclip.train.wordings import ByWording, by_wording
-
-Tick = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
