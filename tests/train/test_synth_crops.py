@@ -19,10 +19,11 @@ pytest.importorskip("matplotlib")
 from tagclip.runtime.errors import OutputError
 from tagclip.train.datasets.check import check_data
 from tagclip.train.synth.appearance import PARTS, Top, from_json, sample_appearance, to_json
-from tagclip.train.synth.crops import ELEVATION_DEG, split_of, write_crops
+from tagclip.train.synth.crops import split_of, write_crops
 from tagclip.train.synth.figure import Figure, Posed
 from tagclip.train.synth.picture import Stage, visible_parts
 from tagclip.train.synth.places import Place, to_srgb
+from tagclip.train.synth.shot import ELEVATION_DEG
 
 pytestmark = pytest.mark.slow
 IDENTITIES = 9  # two jobs: workers take eight people at a time
