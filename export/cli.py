@@ -40,6 +40,12 @@ import click
     help="Points of R@1 and of mAP that a gallery may lose.",
 )
 @click.option("--clip", default="", help="CHECKPOINT is a file of weights of this open_clip model.")
+@click.option(
+    "--licence",
+    default="NOASSERTION",
+    show_default=True,
+    help="SPDX expression of the weights, for the manifest; whoever owns them says it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def export(
     checkpoint: Path,
@@ -50,6 +56,7 @@ def export(
     calib: Path | None,
     max_drop: float,
     clip: str,
+    licence: str,
     as_json: bool,
 ) -> None:
     """Make a bundle of CHECKPOINT: ONNX image towers, a text tower, and what a device needs.
@@ -65,7 +72,7 @@ def export(
         raise OutputError(f"{out} exists and is not empty; remove it or choose another name")
     with bar() as tick:
         bundle, report = export_bundle(
-            checkpoint, out, Wanted(views, experts, precision, max_drop), calib, clip, tick
+            checkpoint, out, Wanted(views, experts, precision, max_drop, licence), calib, clip, tick
         )
     if as_json:
         click.echo(json.dumps(report))

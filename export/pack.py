@@ -49,12 +49,14 @@ class Wanted:
         experts: "exact" or "merged".
         precision: "fp32", "fp16" or "int8".
         max_drop: points of R@1 and of mAP that a gallery of the validation split may lose.
+        licence: SPDX expression of the weights.
     """
 
     views: tuple[str, ...] = ()
     experts: str = "exact"
     precision: str = "fp32"
     max_drop: float = 0.5
+    licence: str = "NOASSERTION"
 
     @property
     def same(self) -> bool:
@@ -110,7 +112,7 @@ def export_bundle(
             embedding_dim=model.dim,
             context_length=model.context_length,
             pad_id=PAD_ID,
-            licence="NOASSERTION" if clip else "Apache-2.0",  # somebody's weights: theirs to say
+            licence=wanted.licence,
             provenance=_provenance(config, wanted, clip),
             extra_files={"probe.npz": _npz(probe), **extra},
         )

@@ -64,6 +64,23 @@ def write_atomic(path: Path, data: bytes, *, waiting: Path | None = None) -> Non
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another place") from error
 
 
+def check_target(target: Path, *, replace: bool = False) -> None:
+    """Whether `target` is a name under which a folder can be made; to ask before long work.
+
+    Args:
+        replace: a folder that is not empty will do.
+
+    Raises:
+        OutputError: a symbolic link, a file, or (without `replace`) a folder that is not empty.
+    """
+    if target.is_symlink():
+        raise OutputError(f"{target} is a symbolic link; name the folder that it stands for")
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file, expected a folder to make; choose another name")
+    if target.exists() and any(target.iterdir()) and not replace:
+        raise OutputError(f"{target} exists and is not empty; remove it or choose another name")
+
+
 @contextmanager
 def folder_atomic(target: Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a temporary folder beside `target` and swap it in when the block succeeds.
@@ -78,12 +95,7 @@ def folder_atomic(target: Path, *, replace: bool = False) -> Iterator[Path]:
     Raises:
         OutputError: `target` exists and `replace` is off, or the place cannot be written; no half folder is left.
     """
-    if target.is_symlink():
-        raise OutputError(f"{target} is a symbolic link; name the folder that it stands for")
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file, expected a folder to make; choose another name")
-    if target.exists() and any(target.iterdir()) and not replace:
-        raise OutputError(f"{target} exists and is not empty; remove it or choose another name")
+    check_target(target, replace=replace)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         _clean(target)

@@ -45,6 +45,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     **{kind: ("no", "yes") for kind in get_args(appearance.BagKind)},
     "bag colour": COLOURS,
     "scarf": ("no", "yes"),
+    "posture": get_args(appearance.Posture),
 }
 
 
@@ -121,6 +122,8 @@ def labels_of(attributes: Mapping[str, Any], visible: Mapping[str, float]) -> tu
     if shown:
         most = max(shown, key=lambda k: visible[f"bag{k}"])
         said["bag colour"] = colour(bags[most]["rgb"])
+    if "posture" in attributes:  # sets that were made before postures were drawn have none
+        said["posture"] = attributes["posture"]
     if attributes["scarf"] is None or sees("scarf"):
         said["scarf"] = "no" if attributes["scarf"] is None else "yes"
     return tuple(

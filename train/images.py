@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tagclip.runtime.errors import DataError
 from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train.data import Sample, load_images
+from tagclip.train.datasets.picture import is_there
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -29,9 +30,9 @@ class DiskImages:
     """Images that are read and stretched when they are asked for. Safe to use from several threads."""
 
     def __init__(self, samples: list[Sample], spec: PreprocessSpec):
-        """Raises: DataError when a file is absent, so that a run does not find out in its second hour."""
+        """Raises: DataError when an image is absent, so that a run does not find out in its second hour."""
         for k, sample in enumerate(samples):
-            if not sample.path.is_file():
+            if not is_there(sample.path):
                 raise DataError(f"expected the image {sample.path} (number {k} of its split), found none")
         self.samples, self.spec = samples, spec
 

@@ -39,16 +39,16 @@ def bar(quiet: bool = False) -> Iterator[Tick]:
 
 
 def _lines() -> Tick:
-    began: dict[str, float] = {}
+    began: dict[str, tuple[float, int]] = {}
     last = [time.monotonic()]
 
     def tick(what: str, done: int, total: int, note: str) -> None:
         now = time.monotonic()
-        start = began.setdefault(what, now)
+        start, before = began.setdefault(what, (now, done))  # what goes on begins with something done
         if now - last[0] < LINE_EVERY_S and not (done == total and now - start > 2):
             return
         last[0] = now
-        left = (now - start) / max(1, done) * (total - done)
+        left = (now - start) / max(1, done - before) * (total - done)
         print(f"{what}: {done}/{total}, {left:.0f} s left {note}", file=sys.stderr, flush=True)
 
     return tick

@@ -141,6 +141,8 @@ def weights(tiny_clip: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[A
 def test_weights_of_open_clip(weights: tuple[Any, Path], tiny_clip: str, tmp_path: Path) -> None:
     theirs, path = weights
     bundle, _ = made(path, tmp_path / "b", "--clip", tiny_clip)
+    licensed, _ = made(path, tmp_path / "mit", "--clip", tiny_clip, "--licence", "MIT")
+    assert licensed.manifest.licence == "MIT"
     assert bundle.manifest.views == ("universal",) and bundle.manifest.name == "tagclip-finetuned"
     assert bundle.manifest.licence == "NOASSERTION"  # nothing in the file says whose it is
     size = bundle.manifest.preprocess

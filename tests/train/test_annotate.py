@@ -11,9 +11,10 @@ pytest.importorskip("matplotlib")
 
 from tagclip.runtime.errors import DataError
 from tagclip.train.synth.annotate import describe_for, recaption, write_rows
-from tagclip.train.synth.appearance import sample_appearance, to_json
+from tagclip.train.synth.appearance import to_json
 from tagclip.train.synth.free_words import LEAST_UNSEEN, WORDINGS, phrasings
 from tagclip.train.synth.lexicon import held_out
+from tagclip.train.synth.people import sample_appearance
 
 SPLITS = ("train", "val", "test")
 

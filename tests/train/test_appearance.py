@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tagclip.train.synth.appearance import Appearance, from_json, sample_appearance, to_json
+from tagclip.train.synth.appearance import Appearance, from_json, to_json
 from tagclip.train.synth.palette import basic_name, delta_e, to_lab
+from tagclip.train.synth.people import sample_appearance
 
 
 @pytest.fixture(scope="module")

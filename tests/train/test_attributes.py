@@ -21,7 +21,8 @@ from tagclip.train.config import Config
 from tagclip.train.data import load_split
 from tagclip.train.loop import Run
 from tagclip.train.losses import attribute_loss
-from tagclip.train.synth.appearance import PARTS, Bag, Headwear, Top, sample_appearance, to_json
+from tagclip.train.synth.appearance import PARTS, Bag, Headwear, Top, to_json
+from tagclip.train.synth.people import sample_appearance
 
 ALL = dict.fromkeys(PARTS, 0.1)
 PERSON = replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -201,6 +202,25 @@ def test_a_set_with_its_own_validation_is_not_drawn_from(toy_data: Path, tmp_pat
         build_data(tmp_path / "out", Plan((("tagclip", toy_data),), val_identities=1))
     summary = build_data(tmp_path / "out", Plan((("tagclip", toy_data),), copy=True))
     assert [counts["images"] for counts in summary["splits"].values()] == [72, 24, 24]
+
+
+def test_pictures_in_tars_are_copied_and_never_linked(toy_data: Path, tmp_path: Path) -> None:
+    source = tmp_path / "tars"
+    (source / "images").mkdir(parents=True)
+    for split in ("train", "val", "test"):
+        rows = json.loads((toy_data / f"{split}_reid.json").read_text())
+        with tarfile.open(source / "images" / f"{split}-000000.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for k, row in enumerate(rows):
+                tar.add(toy_data / "images" / row["file_path"], f"{k:04d}{Path(row['file_path']).suffix}")
+                row["file_path"] = f"{split}-000000.tar/{k:04d}{Path(row['file_path']).suffix}"
+        (source / f"{split}_reid.json").write_text(json.dumps(rows))
+    with pytest.raises(OutputError, match="lies in a tar and cannot be hard-linked; use --images copy"):
+        build_data(tmp_path / "out", Plan((("tagclip", source),)))
+    assert not (tmp_path / "out").exists()
+    build_data(tmp_path / "out", Plan((("tagclip", source),), copy=True))
+    assert check_data(tmp_path / "out").problems == []
+    before = [sample.path.read_bytes() for sample in load_split(toy_data, "test")]
+    assert [sample.path.read_bytes() for sample in load_split(tmp_path / "out", "test")] == before
 
 
 def test_a_broken_picture_of_an_annotated_set_is_refused(toy_data: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from tagclip.train.synth import garments, lexicon, palette, rare_names
-from tagclip.train.synth.appearance import Appearance, sample_appearance
+from tagclip.train.synth.appearance import Appearance
 from tagclip.train.synth.captions import Wording, _Voice, captions
+from tagclip.train.synth.people import sample_appearance
 from tagclip.train.synth.styles import MAX_WORDS
 
 WORDINGS: tuple[Wording, ...] = ("plain", "company", "unseen")

@@ -15,12 +15,13 @@ pytest.importorskip("warp")
 pytest.importorskip("matplotlib")
 
 from tagclip.runtime.boxes import FileBoxes
-from tagclip.runtime.errors import ConfigError, OutputError
+from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.source import Frame, VideoSource
-from tagclip.train.synth import scene as scene_module
 from tagclip.train.synth.appearance import from_json
 from tagclip.train.synth.cli import synth
-from tagclip.train.synth.scene import lanes, parse_size, pole_camera, write_scene
+from tagclip.train.synth.flight import Pose
+from tagclip.train.synth.scene import focal_length_px, parse_size, write_scene
+from tagclip.train.synth.walkers import ground_span, lanes
 
 pytestmark = pytest.mark.slow
 SIZE = {"width_px": 320, "height_px": 192}
@@ -41,8 +42,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     ticks: list[tuple[int, int]] = []
     summary = write_scene(out, **SCENE, tick=lambda *tick: ticks.append(tick))
     assert ticks == [(k + 1, 8) for k in range(8)]
-    assert summary == {"frames": 8, "people": 2, "truth": str(out.with_suffix(".json"))}
-    assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mp4"]
+    truth, mot = (str(out.with_suffix(suffix)) for suffix in (".json", ".mot"))
+    assert summary == {"frames": 8, "people": 2, "truth": truth, "mot": mot}
+    assert sorted(path.name for path in out.parent.iterdir()) == ["a.json", "a.mot", "a.mp4"]
     return out, json.loads(out.with_suffix(".json").read_text())
 
 
@@ -106,17 +108,19 @@ def test_the_same_seed_makes_the_same_scene(scene: tuple[Path, dict[str, Any]], 
 
 def test_feet_are_at_the_place_the_camera_maths_says() -> None:
     """A point on the ground straight ahead projects to the middle row where altitude / distance is tan(pitch)."""
-    camera = pole_camera(6.0, 30.0, 640, 360)
+    camera = Pose(0, 0, 6.0, 0, 30.0, 0).camera(focal_length_px(640), 640, 360)
     ahead = np.array([[0, 6 / np.tan(np.deg2rad(30)), 0]], np.float32)
     assert camera.project(ahead)[0] == pytest.approx([319.5, 179.5], abs=1e-2)
     right = camera.project(ahead + np.array([[1, 0, 0]], np.float32))[0]
     assert right[0] > 319.5 and right[1] == pytest.approx(179.5, abs=1e-2)
 
 
-@pytest.mark.parametrize("pitch_deg", [5.0, 22.0, 85.0])
+@pytest.mark.parametrize("pitch_deg", [5.0, 22.0, 85.0, 90.0])
 def test_everybody_gets_a_lane_inside_the_picture(pitch_deg: float) -> None:
-    camera = pole_camera(7.0, pitch_deg, 640, 360)
-    places = lanes(camera, 640, 360, 12, np.random.default_rng(0))
+    focal_px = focal_length_px(640)
+    span = ground_span(7.0, pitch_deg, focal_px, 640, 360)
+    places = lanes(span, 12, 0.7, np.random.default_rng(0))
+    camera = Pose(0, 0, 7.0, 0, pitch_deg, 0).camera(focal_px, 640, 360)
     at = camera.project(np.array([[x, y, 0] for x, y in places], np.float32))
     assert len({round(float(y), 3) for _, y in places}) == 12
     assert (at[:, 0] > 0).all() and (at[:, 0] < 640).all() and (at[:, 1] > 0).all() and (at[:, 1] < 360).all()
@@ -128,40 +132,8 @@ def test_bad_sizes_are_named(text: str) -> None:
         parse_size(text)
 
 
-def test_what_is_there_stays(scene: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
-    before = scene[0].read_bytes()
-    with pytest.raises(OutputError, match="exists; remove it"):
-        write_scene(scene[0], **SCENE)
-    assert scene[0].read_bytes() == before
-    (tmp_path / "a.json").write_text("mine")
-    with pytest.raises(OutputError, match="a.json exists"):
-        write_scene(tmp_path / "a.mp4", **SCENE)
-    with pytest.raises(OutputError, match="ends in .mp4"):
-        write_scene(tmp_path / "a.avi", **SCENE)
-    with pytest.raises(OutputError, match="is no folder"):
-        write_scene(tmp_path / "x" / "a.mp4", **SCENE)
-
-
-def test_an_interrupted_scene_leaves_nothing(tmp_path: Path) -> None:
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_scene(tmp_path / "a.mp4", **SCENE, tick=stop)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_video_without_its_truth_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
-        raise OutputError(f"cannot write {path}: no space left on device")
-
-    monkeypatch.setattr(scene_module, "write_atomic", full)
-    with pytest.raises(OutputError, match="a.json: no space"):
-        write_scene(tmp_path / "a.mp4", **SCENE | {"seconds": 0.5})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_command(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("flag", "motion"), [(None, "fixed"), ("--hover", "hover"), ("--moving", "moving")])
+def test_command(tmp_path: Path, flag: str | None, motion: str) -> None:
     out = tmp_path / "c.mp4"
     arguments = [
         "scene",
@@ -175,8 +147,10 @@ def test_command(tmp_path: Path) -> None:
         "--size",
         "160x96",
         "--json",
+        *([flag] if flag else []),
     ]
     result = CliRunner().invoke(synth, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
-    assert summary["frames"] == 2 and Path(summary["truth"]).exists() and out.stat().st_size > 0
+    assert summary["frames"] == 2 and Path(summary["mot"]).is_dir() and out.stat().st_size > 0
+    assert json.loads(Path(summary["truth"]).read_text())["camera"]["motion"] == motion

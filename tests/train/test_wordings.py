@@ -13,8 +13,9 @@ pytest.importorskip("matplotlib")
 from tagclip.runtime.errors import DataError
 from tagclip.train.datasets.sample import Sample
 from tagclip.train.ranking import Vectors
-from tagclip.train.synth.appearance import sample_appearance, to_json
+from tagclip.train.synth.appearance import to_json
 from tagclip.train.synth.lexicon import held_out
+from tagclip.train.synth.people import sample_appearance
 from tagclip.train.wordings import by_wording
 
 PEOPLE = 40

@@ -18,8 +18,10 @@ from tagclip.runtime.errors import DataError, OutputError
 from tagclip.runtime.files import folder_atomic, write_atomic
 from tagclip.train.datasets.caption_file import read_captions
 from tagclip.train.datasets.names import RULES
+from tagclip.train.datasets.picture import read_bytes
 from tagclip.train.datasets.sample import SPLITS
 from tagclip.train.datasets.sources import Entry, Found, read_annotated, read_folder
+from tagclip.train.datasets.tar import split_member
 
 MOST_DRAWN = 200  # identities of val and of test where nobody says how many; a tenth of small sets
 
@@ -223,8 +225,12 @@ def _used(captions: dict[str, tuple[str, ...]], found: list[Found]) -> int:
 
 def _place(source: Path, target: Path, copy: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
+    if split_member(source) is not None and not copy:
+        raise OutputError(f"{source} lies in a tar and cannot be hard-linked; use --images copy")
     try:
-        if copy:
+        if split_member(source) is not None:
+            target.write_bytes(read_bytes(source))
+        elif copy:
             shutil.copyfile(source, target)
         else:
             os.link(source.resolve(), target)  # a link to a symbolic link would hang when the source moves

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import DataError
+from tagclip.train.datasets.tar import has_member, read_member, split_member
 
 BATCH = 256  # pictures between two calls of `tick`
 
@@ -27,18 +28,43 @@ class Picture:
     digest: bytes
 
 
-def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
-    """The pixels (H, W, 3) of a picture, BGR as OpenCV has them, and the file's bytes.
+def is_there(path: Path) -> bool:
+    """Whether a picture is there, as a file or as a member of a tar.
 
     Raises:
-        DataError: missing, truncated, or nothing that can be decoded; the message says which and names the file.
+        DataError: the tar cannot be used.
     """
+    inside = split_member(path)
+    return path.is_file() if inside is None else has_member(*inside)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a picture that is a file, or a member of a tar that `path` leads into.
+
+    Raises:
+        DataError: missing, or the tar cannot be used.
+    """
+    inside = split_member(path)
+    if inside is not None:
+        return read_member(*inside)
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"missing file: expected the image {path}, found none") from error
     except OSError as error:
         raise DataError(f"missing file: {path} cannot be read: {error.strerror or error}") from error
+
+
+def decode(path: Path) -> tuple[NDArray[np.uint8], bytes]:
+    """The pixels (H, W, 3) of a picture, BGR as OpenCV has them, and the file's bytes.
+
+    Args:
+        path: a file, or a member of a tar such as `train-000000.tar/000020_a0.jpg`.
+
+    Raises:
+        DataError: missing, truncated, or nothing that can be decoded; the message says which and names the file.
+    """
+    data = read_bytes(path)
     # Some versions of OpenCV decode half a file without a word, so the end is looked for first.
     if _cut(data):
         raise DataError(f"truncated image: {path} ends too early; fetch or make it again")

@@ -20,7 +20,7 @@ from tagclip.train.synth.quiet import quiet_warp
 Array = NDArray[Any]  # float32 wherever it is kept; stubs of NumPy and OpenCV widen it too often to say so
 
 # anny's phenotype scales: 0..1 each; age 0 is a baby, 1/3 a child, 2/3 young, 1 old.
-AGE = {"child": (0.36, 0.46), "young": (0.58, 0.68), "adult": (0.68, 0.80), "old": (0.88, 1.0)}
+AGE = {"child": (0.26, 0.46), "young": (0.58, 0.68), "adult": (0.68, 0.80), "old": (0.88, 1.0)}
 WEIGHT = {"slim": (0.15, 0.4), "average": (0.4, 0.62), "heavy": (0.68, 0.98)}
 HEIGHT = {"short": (0.15, 0.38), "average": (0.4, 0.62), "tall": (0.65, 0.9)}
 GENDER = {"woman": (0.88, 1.0), "man": (0.0, 0.12)}

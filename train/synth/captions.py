@@ -32,6 +32,11 @@ _ADJECTIVES = frozenset(
 _KEPT = (0.3, 0.5, 0.7)  # how much of what is visible the later captions say
 _SLIPS = 0.12  # share of training captions with a slip
 _RARE = 0.15  # share of the colours of training captions that go by a rare name
+_UNSURE = 0.04  # share of the things in training captions that were seen badly
+# How often a training caption says what somebody does: the rarer, the more it is worth. Never where the caption is a
+# query for the person's other pictures, in which they do something else.
+_DOING = {"walking": 0.12, "standing": 0.12, "lying": 0.8, "sitting": 0.55, "waving": 0.6}
+_DOING_ELSE = 0.5
 _SLEEVED = frozenset({"t-shirt", "shirt", "polo", "sweater", "dress", "long dress"})
 
 
@@ -56,15 +61,15 @@ def captions(
     for attempt in range(50 * n):
         # What is said has a stream of its own, so that two wordings of one seed say the same things.
         said, words = (np.random.default_rng(seed) for seed in rng.integers(2**63, size=2))
-        rare = _RARE if wording == "train" and not complete else 0.0
-        voice = _Voice(appearance, visible, elevation_deg, said, words, wording, rare)
+        loose = wording == "train" and not complete
+        voice = _Voice(appearance, visible, elevation_deg, said, words, wording, loose)
         partial = float(said.choice(_KEPT)) if attempt < 25 * n else 1.0
         facts = voice.facts(keep=0.96 if complete or not found else partial)
         text = say(facts, said)
         if voice.american:
             for british, american in lexicon.AMERICAN:
                 text = text.replace(british, american)
-        if wording == "train" and not complete and voice.chance(_SLIPS):
+        if loose and voice.chance(_SLIPS):
             text = slip(text, words)
         if text.lower() not in (other.lower() for other in found):
             found.append(text)
@@ -85,7 +90,7 @@ class _Voice:
     rng: np.random.Generator  # of what is said, and in which order
     words: np.random.Generator  # of the words for it
     wording: Wording
-    rare: float = 0.0  # share of colours that go by a rare name
+    loose: bool = False  # as people talk: rare names of colours, what somebody does, doubts
 
     def __post_init__(self) -> None:
         self.american = self.chance(0.4)
@@ -145,7 +150,19 @@ class _Voice:
                 else:
                     bags[f"bag{i}"] = (self.one(lexicon.CARRY[bag.kind]), phrase)
         hood_up = self.one(lexicon.HOOD_UP) if hooded and "top" in said else None
-        return replace(facts, worn=worn, bags=bags, hood_up=hood_up)
+        if self.loose:
+            worn = {part: self.doubted(phrase) for part, phrase in worn.items()}
+            bags = {part: (verb, self.doubted(phrase)) for part, (verb, phrase) in bags.items()}
+        return replace(facts, worn=worn, bags=bags, hood_up=hood_up, doing=self.doing())
+
+    def doubted(self, phrase: Phrase) -> Phrase:
+        return replace(phrase, doubt=self.one(lexicon.UNSURE)) if self.chance(_UNSURE) else phrase
+
+    def doing(self) -> str | None:
+        posture = self.who.posture
+        if not self.loose or not self.chance(_DOING.get(posture, _DOING_ELSE)):
+            return None
+        return self.one(lexicon.DOING[posture])
 
     def person(self, above: bool) -> Facts:
         who, rng = self.who, self.rng
@@ -265,7 +282,7 @@ class _Voice:
             light = float(palette.to_lab(rgb)[0])
             if light < 28 or light > 80:
                 return self.one(("dark", "dark-coloured") if light < 28 else ("light", "light-coloured"))
-        if self.rare and self.words.random() < self.rare and (rare := rare_name(rgb, self.words)):
+        if self.loose and self.words.random() < _RARE and (rare := rare_name(rgb, self.words)):
             return rare
         if self.wording == "unseen":
             return palette.name(rgb, self.words, 0.0, prefer=lambda text: bool(lexicon.held_out(text)))

@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from tagclip.train.synth.appearance import Appearance
 from tagclip.train.synth.body import Array, BodyModel, turn
 from tagclip.train.synth.paint import THICKNESS, Paint
-from tagclip.train.synth.pieces import hair_pieces, hanging, head_box, headwear_pieces, worn_bag_pieces
-from tagclip.train.synth.poses import Gait, posture, sample_gait
-from tagclip.train.synth.shapes import Faces
+from tagclip.train.synth.pieces import (
+    HAND_HELD,
+    draped,
+    hair_pieces,
+    hand_held,
+    head_box,
+    headwear_pieces,
+    worn_bag_pieces,
+)
+from tagclip.train.synth.poses import UPRIGHT, WALKING, Gait, Pose, carry, posture, sample_gait, tilt
+from tagclip.train.synth.shapes import Faces, rounded_box
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,7 @@ class Posed:
         rest: (N, 3) positions in the rest pose, for patterns and zones.
         materials: name of each piece's material.
         figure: whose it is.
+        hip_m: height of the hips over the ground.
     """
 
     vertices: Array
@@ -34,6 +43,7 @@ class Posed:
     rest: Array
     materials: tuple[str, ...]
     figure: Figure
+    hip_m: float
 
     def paint(self, face: NDArray[np.int64], weights: Array) -> tuple[Array, NDArray[np.int64]]:
         """Colour (n, 3) sRGB 0..1 and part (n,) of points given by face (n,) and barycentric weights (n, 3)."""
@@ -56,9 +66,14 @@ class Posed:
 
 
 class Figure:
-    """One identity: body, clothes and gait, drawn from `rng` once."""
+    """One identity: body, clothes and gait, drawn from `rng` once.
 
-    def __init__(self, person: Appearance, rng: np.random.Generator):
+    Args:
+        painted: nothing has a shape of its own, all is paint on the body; for experiments.
+    """
+
+    def __init__(self, person: Appearance, rng: np.random.Generator, painted: bool = False):
+        self.painted = painted
         self.person = person
         self.model = BodyModel.shared()
         rest = self.model.rest(person, rng)
@@ -68,19 +83,22 @@ class Figure:
         thick = self.paint.thickness(self.model.segment, rest.vertices, rest.along, part)
         self.rest = rest
         self.along = rest.along
-        self.dressed = rest.vertices + thick[:, None] * rest.normals
+        self.dressed = rest.vertices + (0 if painted else 1) * thick[:, None] * rest.normals
         self.pieces = [
             *hair_pieces(person, box, rest, self.model, rng),
             *headwear_pieces(person, box),
             *worn_bag_pieces(person, rest, self.model, rng),
         ]
+        if painted:
+            self.pieces = []
         loaded = tuple(
-            any(b.side == side and b.kind in ("handbag", "plastic bag", "suitcase") for b in person.bags)
-            for side in ("left", "right")
+            any(b.side == side and b.kind in HAND_HELD for b in person.bags) for side in ("left", "right")
         )
         self.gait: Gait = sample_gait(rng, (loaded[0], loaded[1]))
 
-    def posed(self, phase: float, moving: float, yaw: float, place: tuple[float, float]) -> Posed:
+    def posed(
+        self, phase: float, moving: float, yaw: float, place: tuple[float, float], pose: Pose = WALKING
+    ) -> Posed:
         """The person in a posture.
 
         Args:
@@ -90,7 +108,12 @@ class Figure:
             place: world x and y of the hips, metres.
         """
         model = self.model
-        transforms = model.transforms(self.rest, posture(model, self.rest, self.gait, phase, moving))
+        upright = pose.posture in UPRIGHT
+        rotations = posture(model, self.rest, self.gait, phase, moving, pose)
+        for bag in self.person.bags:
+            if bag.kind in ("box", "umbrella") and upright:
+                carry(rotations, model, self.rest, self.gait, bag.kind, "L" if bag.side == "left" else "R")
+        transforms = model.transforms(self.rest, rotations)
         body = model.skin(self.dressed, transforms)
 
         def joint(name: str) -> Array:
@@ -98,13 +121,21 @@ class Figure:
             moved: Array = transforms[j, :3, :3] @ self.rest.heads[j] + transforms[j, :3, 3]
             return moved
 
-        joints = {"hip": joint("upperleg01.L") / 2 + joint("upperleg01.R") / 2}
+        joints = {"hip": joint("upperleg01.L") / 2 + joint("upperleg01.R") / 2, "head": joint("head")}
         joints |= {f"wrist.{s}": joint(f"wrist.{s}") for s in "LR"}
+        # Skirts and tails are hung while the body is upright; whoever lies is then laid down with them.
+        turned = tilt(pose)
         meshes = [p.mesh.moved(transforms[model.bone(p.bone)]) for p in self.pieces]
         rests = [p.mesh.vertices for p in self.pieces]
         materials = [p.material for p in self.pieces]
         ease = THICKNESS[self.person.top.kind]
-        for mesh, material in hanging(self.person, body, joints, self.along[:, 0], model, ease):
+        made = [] if self.painted else draped(self.person, body, joints, self.along[:, 0], model, ease)
+        if pose.posture != "lying":
+            made += hand_held(self.person, joints, float(body[:, 2].min()), upright)
+        if pose.posture == "phoning":
+            hand = joint(f"finger3-2.{pose.side}")
+            made.append((rounded_box(hand, (0.012, 0.04, 0.075), 0.3), "phone"))
+        for mesh, material in made:
             meshes.append(mesh)
             rests.append(mesh.vertices)
             materials.append(material)
@@ -114,8 +145,10 @@ class Figure:
             pieces.append(np.full(len(mesh.faces), k))
             vertices.append(mesh.vertices)
             start += len(mesh.vertices)
-        world = np.concatenate(vertices).astype(np.float32)
-        world -= np.array([joints["hip"][0], joints["hip"][1], world[:, 2].min()], np.float32)
+        world = np.concatenate(vertices).astype(np.float32) @ turned.T
+        hip = turned @ joints["hip"]
+        ground = float(world[:, 2].min())
+        world -= np.array([hip[0], hip[1], ground], np.float32)
         world = world @ turn((0, 0, 1), yaw).T
         world[:, :2] += np.asarray(place, np.float32)
         return Posed(
@@ -125,4 +158,5 @@ class Figure:
             np.concatenate([self.dressed, *rests]).astype(np.float32),
             tuple(materials),
             self,
+            float(hip[2]) - ground,
         )

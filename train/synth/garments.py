@@ -23,6 +23,10 @@ _ROWS: dict[str, str] = {
         jumper, woollen jumper, wool sweater, crew-neck sweater, crewneck, knitwear, knitted top, knit
         sweater, fleece, fleece top, jersey, woolen sweater, knitted pullover, woolly, wool jumper,
         crew-neck jumper, winter jumper, sweat top""",
+    "cardigan": """
+        cardigan, knitted cardigan, knit cardigan, buttoned cardigan | cardi, wool cardigan, woollen cardigan,
+        button-front cardigan, knitted jacket, chunky cardigan, long-line cardigan, zip
+        cardigan, cable-knit cardigan, knit jacket, woolly cardigan, fleece jacket, buttoned jumper""",
     "hoodie": """
         hoodie, hooded sweatshirt, hooded top, sweatshirt with a hood | hoody, hooded jumper, hooded
         pullover, jumper with a hood, top with a hood, hooded sweater, hooded fleece, pullover with a hood,
@@ -45,6 +49,15 @@ _ROWS: dict[str, str] = {
         puffa, bubble jacket, padded coat, puffer coat, down coat, quilted coat, ski jacket, insulated
         jacket, padded winter jacket, duvet jacket, duvet coat, puffy coat, thick padded jacket, wadded
         jacket, winter puffer, quilted winter jacket, padded parka, bubble coat, puffed jacket""",
+    "hi-vis jacket": """
+        hi-vis jacket, safety jacket, reflective jacket, high-visibility jacket | hi-vis coat, high-vis
+        jacket, hi-viz jacket, hi-vis, high-visibility coat, work jacket, reflector jacket, hi-viz coat,
+        roadworker's jacket, warning jacket, rescue jacket, construction jacket, safety coat, visibility
+        jacket, hi-vis parka, traffic jacket""",
+    "blazer": """
+        blazer, suit jacket, sports jacket, jacket | dinner jacket, sport coat, tailored jacket, formal
+        jacket, smart jacket, suit coat, dress jacket, office jacket, tweed jacket, suit blazer, lounge
+        jacket, business jacket, buttoned jacket, fitted jacket""",
     "coat": """
         coat, short {c} coat, winter coat | jacket, pea coat, peacoat, reefer jacket, hip-length {c} coat,
         thigh-length {c} coat, car coat, short {c} overcoat, donkey jacket, three-quarter coat, wool coat,
@@ -162,6 +175,16 @@ _ROWS: dict[str, str] = {
         plastic bag, shopping bag, carrier bag, carry bag | bag of shopping, grocery bag, carrier,
         supermarket bag, poly bag, polythene bag, plastic carrier, bag of groceries, plastic shopping bag,
         store bag, plastic sack, shopper, plastic carrier bag, bag from a shop""",
+    "umbrella": """
+        umbrella, brolly, open umbrella | parasol, rain umbrella, golf umbrella, sunshade, walking umbrella,
+        sun umbrella, big umbrella, bumbershoot""",
+    "box": """
+        box, cardboard box, parcel, package | carton, crate, packing case, big box, large parcel, delivery
+        box, moving box, storage box, square box, shipping box, packet, container""",
+    "helmet": """
+        helmet, hard hat, safety helmet, bike helmet | cycle helmet, cycling helmet, crash helmet, skid lid,
+        bicycle helmet, climbing helmet, builder's helmet, construction helmet, site helmet, protective
+        helmet, hardhat, work helmet, riding helmet""",
     "cap": """
         cap, baseball cap, peaked cap, sports cap | ball cap, trucker hat, trucker cap, snapback, cap with a
         peak, cap with a visor, visor cap, golf cap, running cap, baseball hat, peak cap, visored cap, dad

@@ -11,15 +11,15 @@ CORE = frozenset(
     """
     a an and at his her back bag baggy bags bald ball base beanie beige belt black blazer blond blonde blue body
     boots bottom bottoms bright brimmed british brown brownish build built buttoned cap carrier carry
-    case casual charcoal child city close coat collar collared cotton cream dark deep denim down dress
+    cardigan case casual charcoal child city close coat collar collared cotton cream dark deep denim down dress
     dull fair female figure flat fleece floor footwear full girl gold golden gray green grey guy hair
-    hand handle hat head heavy held hi high hood hooded hoodie in jacket jeans joggers jogging jumper
+    hand handle hat head heavy held helmet hi high hood hooded hoodie in jacket jeans joggers jogging jumper
     khaki knee knit knitted lady layer leather leggings length light long loose male man maroon medium
     muted navy neck off old olive on open orange out over padded pair pale pants pastel person pink
     plastic polo puffer pure purple quilted rain raincoat red reddish roll rucksack running sandals
     scarf school shirt shoe shoes shopping short shorts shoulder silver ski skirt sky sleeve sleeveless
     sleeves slim small smart sneakers sports straw student suit suitcase summer sun sweater sweatshirt t
-    tan tank teal tee the tight top track tracksuit trainers training travel trousers turquoise very
+    tan tank teal tee the tight top track tracksuit trainers training travel trousers turquoise umbrella very
     vest violet vis viz waist waistcoat white wide winter with woman wool woollen work worn yellow yoga
     young zip
     """.split()
@@ -65,6 +65,8 @@ def template_words() -> frozenset[str]:
         VEST_OVER,
         WEAR,
         WEARS,
+        *DOING.values(),
+        UNSURE,
         SOUGHT,
         LAST_SEEN,
     ]
@@ -156,6 +158,11 @@ HAIR_SHAPES = {
         close-cropped {h} hair; a short {h} haircut; a {h} crop; trimmed {h} hair; {h} hair cropped
         short"""
     ),
+    "curly": _row(
+        """curly {h} hair; {h} curls; thick curly {h} hair; frizzy {h} hair; bushy {h} hair; a {h} afro;
+        a mop of {h} curls; a mass of {h} hair; wild {h} hair; {h} corkscrew curls; big {h} hair; {h}
+        ringlets; fluffy {h} hair; a halo of {h} curls; voluminous {h} hair"""
+    ),
     "medium": _row(
         """shoulder-length {h} hair; medium-length {h} hair; {h} hair down to the shoulders; {h} hair;
         mid-length {h} hair; a {h} bob; bobbed {h} hair; chin-length {h} hair; {h} hair to the
@@ -212,7 +219,19 @@ PATTERNS = {
         {a} {n} with {b} writing; {a} {n} with a {b} badge; {a} {n} with a {b} crest; {a} {n} with a {b}
         graphic; {a} {n} with a {b} design; {a} {n} with {b} text on it; {a} {n} with a {b} slogan"""
     ),
-    # of a hi-vis vest
+    "print": _row(
+        """{a} {n} with a {b} print; {a} and {b} printed {n}; patterned {a} and {b} {n}; {a} and {b}
+        patterned {n}; {a} {n} with a {b} pattern; {a} {n} with {b} flowers; {a} and {b} floral {n};
+        {a} and {b} flowered {n}; {a} and {b} camouflage {n}; {a} and {b} camo {n}; {a} {n} with {b}
+        blotches; {a} {n} with {b} patches all over; mottled {a} and {b} {n}; {a} and {b} flowery {n};
+        {a} {n} with an all-over {b} print; {a} and {b} leafy {n}; {a} {n} with {b} leaves"""
+    ),
+    "polka dots": _row(
+        """{a} {n} with {b} polka dots; {a} and {b} polka-dot {n}; {a} {n} with {b} dots; {a} {n} with {b}
+        spots; spotted {a} and {b} {n}; {a} and {b} spotted {n}; dotted {a} and {b} {n}; {a} and {b}
+        spotty {n}; {a} {n} with round {b} spots; {a} and {b} dotty {n}; {a} and {b} polka-dotted {n}"""
+    ),
+    # of hi-vis clothes
     "tape": _row(
         """{a} {n} with reflective strips; {a} {n} with silver bands; {a} {n} with reflective tape; {a}
         {n}; {a} {n} with shiny stripes; {a} {n} with grey reflectors; {a} {n} with reflective bands"""
@@ -224,6 +243,10 @@ PATTERNS_ALONE = {
     "vertical stripes": _row("striped {a} {n}; {a} {n} with vertical stripes; pinstriped {a} {n}"),
     "checks": _row("checked {a} {n}; {a} plaid {n}; {a} checked {n}; tartan {a} {n}; {a} gingham {n}"),
     "colour block": _row("two-tone {a} {n}; two-coloured {a} {n}"),
+    "print": _row(
+        "printed {a} {n}; patterned {a} {n}; {a} patterned {n}; {a} {n} with a pattern; floral {a} {n}"
+    ),
+    "polka dots": _row("spotted {a} {n}; polka-dot {a} {n}; {a} {n} with dots; dotted {a} {n}"),
     "logo": _row("{a} {n} with a logo; {a} {n} with a print; printed {a} {n}; {a} graphic {n}"),
     "tape": _row("{a} {n}"),
 }
@@ -254,7 +277,51 @@ CARRY = {
     "handbag": _row("carrying; holding; with; clutching; gripping; toting"),
     "suitcase": _row("pulling; with; carrying; dragging; wheeling; towing; hauling; rolling; lugging"),
     "plastic bag": _row("carrying; holding; with; clutching; lugging; hauling"),
+    "umbrella": _row("holding; under; with; carrying; sheltering under; holding up; beneath"),
+    "box": _row("carrying; holding; with; lugging; hauling; bearing"),
 }
+# What somebody does; said after the clothes, "lying on the ground", or of them, "is lying on the ground".
+DOING: dict[str, tuple[str, ...]] = {
+    "walking": _row(
+        "walking; walking along; on foot; strolling; striding; walking past; on the move; ambling"
+    ),
+    "running": _row("running; jogging; sprinting; on the run; running along; rushing; racing along; dashing"),
+    "standing": _row(
+        "standing; standing still; standing about; waiting; just standing there; stood there; not moving"
+    ),
+    "sitting": _row(
+        """sitting; sitting down; seated; sat down; taking a seat; having a sit; resting; sitting there;
+        perched there; sitting about"""
+    ),
+    "crouching": _row(
+        """crouching; squatting; crouched down; crouching down; squatting down; hunkered down; on the
+        haunches; ducking down; in a squat"""
+    ),
+    "kneeling": _row(
+        "kneeling; kneeling down; on the knees; down on one knee; kneeling on the ground; knelt down"
+    ),
+    "bending": _row(
+        """bending over; bending down; bent over; stooping; leaning down; bent forward; stooped over;
+        picking something up; reaching down; doubled over"""
+    ),
+    "lying": _row(
+        """lying on the ground; lying down; lying on the floor; lying there; on the ground; collapsed; fallen
+        over; flat out; sprawled on the ground; stretched out; slumped on the ground; laid out; prone;
+        not getting up"""
+    ),
+    "waving": _row(
+        """waving; waving an arm; with an arm raised; with a hand up; signalling; with arms in the air; waving for
+        help; with a hand in the air; beckoning; flagging somebody down; gesturing"""
+    ),
+    "phoning": _row(
+        """on the phone; talking on the phone; using a phone; with a phone in the hand; making a call; on a
+        mobile; looking at a phone; texting; holding a phone; on a cell phone; phoning"""
+    ),
+}
+# How somebody says that a colour or a thing was seen badly.
+UNSURE = _row(
+    "possibly; maybe; perhaps; what looks like; probably; apparently; I think; some kind of; likely"
+)
 # How an operator opens a request, and how a notice does.
 SOUGHT = _row(
     """looking for; find; search for; look out for; show me; trying to locate; we are after; spot; need to

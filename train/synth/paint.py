@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from tagclip.train.synth.appearance import PARTS, Appearance
 from tagclip.train.synth.body import SEGMENTS, Array, BodyModel, Rest
 from tagclip.train.synth.pieces import COATS, HeadBox
+from tagclip.train.synth.places import noise
 
 Bool = NDArray[np.bool_]
 
@@ -15,13 +16,15 @@ Bool = NDArray[np.bool_]
 TOP_HEM = {
     "t-shirt": 2.08, "shirt": 2.02, "polo": 2.1, "sweater": 2.1, "hoodie": 2.04, "jacket": 1.98,
     "hooded jacket": 1.88, "puffer jacket": 1.98, "vest": 2.05, "hi-vis vest": 1.98, "tank top": 2.1,
+    "cardigan": 2.0, "blazer": 1.92, "hi-vis jacket": 1.95,
 }  # fmt: skip
 SHORT_SLEEVE, LONG_SLEEVE, NO_SLEEVE = 0.62, 1.95, -0.05
 SHORTS_HEM = 1.12
 # Thickness of cloth over the skin, metres.
 THICKNESS = {
     "t-shirt": 0.010, "shirt": 0.012, "polo": 0.010, "sweater": 0.02, "hoodie": 0.028, "jacket": 0.026,
-    "hooded jacket": 0.03, "puffer jacket": 0.055, "coat": 0.03, "long coat": 0.03, "vest": 0.03,
+    "hooded jacket": 0.03, "puffer jacket": 0.055, "cardigan": 0.018, "blazer": 0.02, "hi-vis jacket": 0.035,
+    "coat": 0.03, "long coat": 0.03, "vest": 0.03,
     "hi-vis vest": 0.03, "tank top": 0.006, "dress": 0.008, "long dress": 0.008,
     "jeans": 0.010, "trousers": 0.016, "wide trousers": 0.03, "sweatpants": 0.024, "leggings": 0.003,
     "shorts": 0.025, "skirt": 0.0, "long skirt": 0.0,
@@ -37,11 +40,14 @@ class Paint:
         self.person = person
         self.box = box
         self.shoulder_z = float(rest.heads[model.bone("upperarm01.L")][2])
-        self.hip_z = float(rest.heads[model.bone("upperleg01.L")][2])
+        hip = rest.heads[model.bone("upperleg01.L")]
+        self.hip_z, self.hip_y = float(hip[2]), float(hip[1])
+        self.seam_x = float(abs(hip[0]))
         self.neck = rest.heads[model.bone("neck01")]
         closed = person.top.kind in (
             "t-shirt",
             "sweater",
+            "hi-vis jacket",
             "tank top",
             "dress",
             "long dress",
@@ -95,13 +101,14 @@ class Paint:
             elif kind in ("skirt", "long skirt"):
                 covered &= along > 1.9
             put(covered, person.bottom.rgb, "bottom")
+            self._bottom_pattern(covered, at, rgb)
         if (person.bottom is None or "skirt" in person.bottom.kind) and self.tights:
             put(legs & (along < 1.9), self.tights_rgb, "skin")
         top = person.top
         hem = TOP_HEM.get(top.kind, 1.9)
         covered = trunk & (along > hem) & collar
         put(covered, top.rgb, "top")
-        self._pattern(covered, at, rgb, part)
+        self._top_pattern(covered, at, rgb, part)
         self._sleeves(arms, hands, at, along, rgb, part)
         if top.open and top.inner_rgb is not None:
             width = self.open_m * (0.6 + 0.8 * (self.shoulder_z + 0.1 - at[:, 2]) / 0.5).clip(0.5, 1.6)
@@ -142,37 +149,58 @@ class Paint:
         colour = top.sleeve_rgb if top.sleeve_rgb is not None else top.rgb
         rgb[covered] = np.asarray(colour, np.float32) / 255
         if top.sleeve_rgb is None:
-            self._pattern(covered, np.stack([at[:, 0], at[:, 1], -along * 0.28], 1), rgb, part)
+            self._top_pattern(covered, np.stack([at[:, 0], at[:, 1], -along * 0.28], 1), rgb, part)
         part[covered] = PARTS.index("sleeves")
         if top.sleeve == "none" and top.inner_rgb is not None:  # a vest over something with sleeves
             under = arms & (along < LONG_SLEEVE)
             rgb[under] = np.asarray(top.inner_rgb, np.float32) / 255
             part[under] = PARTS.index("inner")
 
-    def _pattern(self, where: Bool, at: Array, rgb: Array, part: NDArray[np.int64]) -> None:
+    def _top_pattern(self, where: Bool, at: Array, rgb: Array, part: NDArray[np.int64]) -> None:
         top = self.person.top
-        second = np.asarray(top.rgb2 if top.rgb2 is not None else top.rgb, np.float32) / 255
-        turns = at / self.stripe_m
-        across, down = (turns[:, 0] % 1) < 0.45, (turns[:, 2] % 1) < 0.45
-        if top.kind == "hi-vis vest" and top.pattern == "horizontal stripes":  # two reflective bands
+        if top.rgb2 is None:
+            return
+        if (
+            top.kind in ("hi-vis vest", "hi-vis jacket") and top.pattern == "horizontal stripes"
+        ):  # reflective bands
             place = (at[:, 2] - self.hip_z) / (self.shoulder_z - self.hip_z)
             marked = where & ((np.abs(place - 0.2) < 0.06) | (np.abs(place - 0.5) < 0.06))
-        elif top.pattern == "horizontal stripes":
-            marked = where & down
-        elif top.pattern == "vertical stripes":
-            marked = where & across
-        elif top.pattern == "checks":
-            half = where & (across ^ down)
-            rgb[half] = (rgb[half] + second) / 2
-            marked = where & across & down
         elif top.pattern == "colour block":
             marked = where & (at[:, 2] < self.block_z)
         elif top.pattern == "logo":
             marked = where & (np.abs(at[:, 0]) < 0.075) & (np.abs(at[:, 2] - self.shoulder_z + 0.12) < 0.06)
         else:
-            return
-        rgb[marked] = second
+            marked = self._weave(top.pattern, where, at, rgb, top.rgb2)
+        rgb[marked] = np.asarray(top.rgb2, np.float32) / 255
         part[marked] = PARTS.index("top_pattern")
+
+    def _bottom_pattern(self, where: Bool, at: Array, rgb: Array) -> None:
+        bottom = self.person.bottom
+        if bottom is None or bottom.rgb2 is None:
+            return
+        if bottom.pattern == "vertical stripes" and bottom.kind in ("sweatpants", "trousers", "leggings"):
+            # Down the outer seams: a leg's vertices lie outside of its joint there.
+            marked = where & (np.abs(at[:, 0]) > self.seam_x) & (np.abs(at[:, 1] - self.hip_y) < 0.035)
+        else:
+            marked = self._weave(bottom.pattern, where, at, rgb, bottom.rgb2)
+        rgb[marked] = np.asarray(bottom.rgb2, np.float32) / 255
+
+    def _weave(self, pattern: str, where: Bool, at: Array, rgb: Array, rgb2: tuple[int, int, int]) -> Bool:
+        """Which of the points `where` have the second colour of a pattern that repeats; checks mix both as well."""
+        turns = at / self.stripe_m
+        across, down = (turns[:, 0] % 1) < 0.45, (turns[:, 2] % 1) < 0.45
+        if pattern == "horizontal stripes":
+            return where & down
+        if pattern == "vertical stripes":
+            return where & across
+        if pattern == "checks":
+            half = where & (across ^ down)
+            rgb[half] = (rgb[half] + np.asarray(rgb2, np.float32) / 255) / 2
+            return where & across & down
+        if pattern == "polka dots":
+            return where & (np.hypot(turns[:, 0] % 1 - 0.5, turns[:, 2] % 1 - 0.5) < 0.3)
+        # A print of flowers, leaves or camouflage: blobs at the scale of the stripes.
+        return where & (noise("patches", turns[:, 0] / 9 + self.block_z, turns[:, 2] / 9 + at[:, 1]) > 0.25)
 
     def _straps(self, torso: Bool, at: Array, rgb: Array, part: NDArray[np.int64]) -> None:
         """Straps of backpacks (front of both shoulders) and of shoulder bags (across the chest)."""
@@ -206,6 +234,8 @@ class Paint:
         elif material == "headwear":
             assert person.headwear is not None
             colour, name = person.headwear.rgb, "headwear"
+        elif material == "phone":
+            colour, name = (25, 25, 28), "phone"
         elif material == "scarf":
             assert person.scarf is not None
             colour, name = person.scarf, "scarf"
@@ -215,7 +245,9 @@ class Paint:
         rgb[:] = np.asarray(colour, np.float32) / 255
         part[:] = PARTS.index(name)
         if material == "tails":
-            self._pattern(np.ones(len(at), bool), at, rgb, part)
+            self._top_pattern(np.ones(len(at), bool), at, rgb, part)
+        elif material == "bottom":
+            self._bottom_pattern(np.ones(len(at), bool), at, rgb)
         return rgb, part
 
     def thickness(
@@ -233,9 +265,13 @@ class Paint:
             flare = 0.02 * (2 - along[:, 0]) if person.bottom.kind == "wide trousers" else 0.0
             out = np.where(names == "bottom", loose + flare, out).astype(np.float32)
         out[names == "shoes"] = 0.012
-        out[names == "hair"] = {"bald": 0.0, "short": 0.014, "bun": 0.014, "ponytail": 0.014}.get(
-            person.hair.length, 0.026
-        )
+        out[names == "hair"] = {
+            "bald": 0.0,
+            "short": 0.014,
+            "curly": 0.02,
+            "bun": 0.014,
+            "ponytail": 0.014,
+        }.get(person.hair.length, 0.026)
         wear = person.headwear
         if wear is not None:
             out[names == "headwear"] = 0.038 if wear.kind == "hood" else 0.022

@@ -16,6 +16,7 @@ from tagclip.train.synth.shapes import Mesh, rings, rounded_box, skirt
 
 COATS = {"coat": 1.62, "long coat": 1.1, "dress": 1.2, "long dress": 0.35}  # hem on the scale of Rest.along
 SKIRTS = {"skirt": 1.25, "long skirt": 0.35}
+HAND_HELD = frozenset({"handbag", "plastic bag", "suitcase", "umbrella", "box"})
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def hair_pieces(
     if length in ("bald", "short"):
         return []
     middle, half = box.middle, box.half
+    if length == "curly":
+        volume = rng.uniform(0.025, 0.07)
+        centre = middle + np.array([0, 0.03, half[2] * 0.3])
+        size = (float(half[0] + volume), float(half[1] + 0.6 * volume), float(0.85 * half[2] + volume))
+        return [Piece(rounded_box(centre, size, 0.9), "hair", "head")]
     back = np.array([middle[0], middle[1] + half[1], middle[2]], np.float32)
     if length == "bun":
         centre = back + np.array([0, 0.02, rng.uniform(0.0, 0.6) * half[2]])
@@ -98,6 +104,10 @@ def headwear_pieces(person: Appearance, box: HeadBox) -> list[Piece]:
         crown = middle + np.array([0, 0, 0.75 * half[2]])
         box_half = (float(half[0]) + 0.012, float(half[1]) + 0.012, float(half[2]) * 0.5)
         pieces.append(Piece(rounded_box(crown, box_half, 0.6), "headwear", "head"))
+    if wear is not None and wear.kind == "helmet":
+        shell = middle + np.array([0, 0.005, 0.5 * half[2]])
+        size = (float(half[0]) + 0.03, float(half[1]) + 0.03, float(half[2]) * 0.72)
+        pieces.append(Piece(rounded_box(shell, size, 0.85), "headwear", "head"))
     if person.top.has_hood and not (wear is not None and wear.kind == "hood"):
         centre = middle + np.array([0, half[1] * 0.9, -half[2] * 1.15])
         pieces.append(Piece(rounded_box(centre, (0.115, 0.06, 0.075), 0.75), "hood", "spine01"))
@@ -133,14 +143,14 @@ def worn_bag_pieces(
     return pieces
 
 
-def hanging(
+def draped(
     person: Appearance, body: Array, joints: dict[str, Array], along: Array, model: BodyModel, ease: float
 ) -> list[tuple[Mesh, str]]:
-    """Pieces that follow gravity in this posture: coat tails, skirts, things in the hands.
+    """Cloth that follows gravity in this posture: coat tails and skirts.
 
     Args:
         body: (V, 3) posed, dressed vertices.
-        joints: posed joint positions (3,): "hip", "wrist.L", "wrist.R".
+        joints: posed joint positions (3,) with "hip".
         along: (V,) first column of Rest.along.
         ease: looseness of the top, metres.
     """
@@ -154,27 +164,73 @@ def hanging(
         near = lower & (np.abs(along - place) < 0.08)
         return float(body[near, 2].mean()) if near.any() else float(ground)
 
-    centre = joints["hip"][:2]
+    def hung(top: float, hem: float, ease: float, flare: float) -> Mesh:
+        # Over raised thighs the hem is hardly lower than the waist: there the cloth lies on the lap.
+        return skirt(
+            body[lower], joints["hip"][:2], height(top), min(height(hem), height(top) - 0.12), ease, flare
+        )
+
     top = person.top.kind
     if person.bottom is not None and person.bottom.kind in SKIRTS:
-        hem = SKIRTS[person.bottom.kind]
-        pieces.append((skirt(body[lower], centre, height(2.25), height(hem), 0.015, 0.10), "bottom"))
+        pieces.append((hung(2.25, SKIRTS[person.bottom.kind], 0.015, 0.10), "bottom"))
     if top in COATS:
         flare = 0.05 if top in ("coat", "long coat") else 0.12
-        pieces.append((skirt(body[lower], centre, height(2.3), height(COATS[top]), ease, flare), "tails"))
-    for k, bag in enumerate(person.bags):
-        hand = joints["wrist.L" if bag.side == "left" else "wrist.R"]
-        if bag.kind == "handbag":
-            mesh = rounded_box(hand + np.array([0, 0, -0.24]), (0.06, 0.15, 0.11))
-        elif bag.kind == "plastic bag":
-            mesh = rounded_box(hand + np.array([0, 0, -0.30]), (0.09, 0.13, 0.19), 0.8)
-        elif bag.kind == "suitcase":
-            mesh = rounded_box(
-                np.array([hand[0] + np.sign(hand[0] - centre[0]) * 0.05, hand[1] + 0.3, ground + 0.31]),
-                (0.19, 0.12, 0.29),
-                0.25,
-            )
-        else:
-            continue
-        pieces.append((mesh, f"bag{k}"))
+        pieces.append((hung(2.3, COATS[top], ease, flare), "tails"))
     return pieces
+
+
+def hand_held(
+    person: Appearance, joints: dict[str, Array], ground: float, upright: bool
+) -> list[tuple[Mesh, str]]:
+    """Things in the hands; of those who are not upright they stand on the ground beside them.
+
+    Args:
+        joints: posed joint positions (3,): "hip", "head", "wrist.L", "wrist.R".
+        ground: height of the lowest vertex, metres.
+    """
+    pieces: list[tuple[Mesh, str]] = []
+    hip = joints["hip"]
+    for k, bag in enumerate(person.bags):
+        if bag.kind not in HAND_HELD:
+            continue
+        sign = 1.0 if bag.side == "left" else -1.0
+        hand = joints["wrist.L" if bag.side == "left" else "wrist.R"]
+        if bag.kind == "umbrella":
+            if upright:
+                pieces += [(mesh, f"bag{k}") for mesh in _umbrella(hand, joints["head"])]
+            continue
+        half, drop, power = _IN_HAND[bag.kind]
+        if not upright:
+            centre = np.array([hip[0] + sign * (0.35 + half[0]), hip[1] - 0.1, ground + half[2]])
+        elif bag.kind == "suitcase":
+            centre = np.array(
+                [hand[0] + np.sign(hand[0] - hip[0]) * 0.05, hand[1] + 0.3, ground + half[2] + 0.02]
+            )
+        elif bag.kind == "box":
+            centre = (joints["wrist.L"] + joints["wrist.R"]) / 2 + np.array([0, -0.06, 0.03])
+        else:
+            centre = hand + np.array([0, 0, drop])
+        pieces.append((rounded_box(centre, half, power), f"bag{k}"))
+    return pieces
+
+
+# Half sizes, metres below the wrist, and roundness of what a hand carries.
+_IN_HAND: dict[str, tuple[tuple[float, float, float], float, float]] = {
+    "handbag": ((0.06, 0.15, 0.11), -0.24, 0.35),
+    "plastic bag": ((0.09, 0.13, 0.19), -0.30, 0.8),
+    "suitcase": ((0.19, 0.12, 0.29), 0.0, 0.25),
+    "box": ((0.21, 0.15, 0.15), 0.0, 0.15),
+}
+
+
+def _umbrella(hand: Array, head: Array) -> list[Mesh]:
+    """Shaft and open canopy over the head, nearly a metre wide."""
+    angles = np.linspace(0, 2 * np.pi, 17)[:-1]
+    middle = hand * 0.5 + head * 0.5
+    top = np.array([middle[0], middle[1], head[2] + 0.45])
+    share = np.linspace(0.03, 1.0, 6)
+    rims = np.stack([np.full(6, top[0]), np.full(6, top[1]), top[2] - 0.26 * share**2], -1)
+    radii = 0.52 * share[:, None, None] * (1 - 0.04 * (np.arange(16) % 2))[None, :, None]
+    canopy = rings(rims.astype(np.float32), radii, angles, wrap=True)
+    shaft = rings(np.stack([hand, top]).astype(np.float32), np.full((2, 1, 1), 0.012), angles[::2], wrap=True)
+    return [canopy, shaft]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -22,6 +23,9 @@ GROUNDS = {
     "sand": ((196, 176, 138), 0.08, 0.12),
     "snow": ((228, 232, 238), 0.04, 0.06),
     "soil": ((110, 86, 64), 0.18, 0.22),
+    "gravel": ((150, 142, 130), 0.26, 0.10),
+    "leaves": ((120, 88, 52), 0.30, 0.20),
+    "deck": ((140, 110, 82), 0.08, 0.10),
     "red paving": ((150, 100, 84), 0.10, 0.10),
     "grey paving": ((140, 140, 138), 0.09, 0.10),
 }
@@ -55,12 +59,15 @@ class Place:
     Attributes:
         ground: name in GROUNDS; tint (3,) multiplies it.
         tiles_m: edge of paving slabs, 0 for none.
-        line_m: offset of a painted line from the origin, nan for none; line_yaw its direction in radians.
+        line_m: offset of painted lines from the origin, nan for none; line_yaw their direction in radians.
+        line_every_m, line_half_m: distance of one line to the next, and half of its width.
         far: colours (3, 3) sRGB 0..1 of what stands behind: low, middle, high.
         far_grain: contrast of it.
         sun: (3,) unit vector towards the sun; sun_strength 0 (overcast) to 1.
         sky: (3,) tint of the light from the sky.
         shift: (2,) places the noise.
+        shade: share of the ground, 0..1, that lies in the shadow of what is not in the picture: trees, houses.
+        shade_m: size of those shadows, metres.
     """
 
     ground: str
@@ -74,6 +81,10 @@ class Place:
     sun_strength: float
     sky: Array
     shift: Array
+    line_every_m: float = 5.0
+    line_half_m: float = 0.12
+    shade: float = 0.0
+    shade_m: float = 10.0
 
     def ground_rgb(self, x_m: Array, y_m: Array, footprint_m: Array) -> Array:
         """Ground colour (n, 3) sRGB at world points; `footprint_m` (n,) is what one pixel covers, which fades grain."""
@@ -89,7 +100,7 @@ class Place:
         rgb = value[:, None] * np.asarray(mean, np.float32) / 255 * self.tint
         if not np.isnan(self.line_m):
             across = u * np.cos(self.line_yaw) + v * np.sin(self.line_yaw) - self.line_m
-            rgb[np.abs(across % 5.0) < 0.12] = (0.85, 0.85, 0.8)
+            rgb[across % self.line_every_m < 2 * self.line_half_m] = (0.85, 0.85, 0.8)
         return np.clip(rgb, 0, 1).astype(np.float32)
 
     def far_rgb(self, azimuth: Array, height: Array) -> Array:
@@ -106,6 +117,16 @@ class Place:
         value = 1 + self.far_grain * (0.6 * blocks + grain)
         return np.clip(rgb * value[:, None], 0, 1).astype(np.float32)
 
+    def shaded(self, origin: Array, rays: Array, distance: Array) -> NDArray[np.bool_]:
+        """Whether something outside of the picture keeps the sun from where rays (n, 3) end after `distance` (n,) m."""
+        if not self.shade or not self.sun_strength:
+            return np.zeros(len(rays), bool)
+        points = origin + rays * np.where(np.isfinite(distance), distance, 0)[:, None]
+        # Followed towards the sun up to the height of the leaves and roofs.
+        at = points[:, :2] + (6.0 - points[:, 2:]) * self.sun[:2] / self.sun[2] + self.shift
+        cover = noise("patches", at[:, 0] / self.shade_m / 6, at[:, 1] / self.shade_m / 6)
+        return cover < NormalDist().inv_cdf(self.shade)
+
     def light(self, normals: Array, sunlit: NDArray[np.bool_]) -> Array:
         """Light (n, 3), linear, on surfaces with normals (n, 3)."""
         sky = (0.62 + 0.38 * normals[:, 2])[:, None] * self.sky
@@ -117,11 +138,14 @@ class Place:
 
 def sample_place(rng: np.random.Generator) -> Place:
     """A random place."""
-    ground = str(rng.choice(list(GROUNDS), p=[0.24, 0.12, 0.18, 0.08, 0.08, 0.06, 0.08, 0.06, 0.10]))
+    ground = str(
+        rng.choice(list(GROUNDS), p=[0.21, 0.11, 0.17, 0.08, 0.07, 0.06, 0.07, 0.05, 0.09, 0.04, 0.03, 0.02])
+    )
     height, azimuth = rng.uniform(0.3, 1.4), rng.uniform(0, 2 * np.pi)
     sun = np.array(
         [np.cos(height) * np.cos(azimuth), np.cos(height) * np.sin(azimuth), np.sin(height)], np.float32
     )
+    crossing = rng.random() < 0.2  # stripes for those who walk
     return Place(
         ground=ground,
         tint=(rng.uniform(0.65, 1.25) * rng.uniform(0.92, 1.08, 3)).astype(np.float32),
@@ -137,6 +161,10 @@ def sample_place(rng: np.random.Generator) -> Place:
             np.float32
         ),
         shift=rng.uniform(0, 100, 2).astype(np.float32),
+        line_every_m=1.0 if crossing else float(rng.choice([5.0, rng.uniform(2.5, 8.0)])),
+        line_half_m=0.25 if crossing else float(rng.uniform(0.05, 0.1)),
+        shade=float(rng.uniform(0.2, 0.9)) if rng.random() < 0.35 else 0.0,
+        shade_m=float(np.exp(rng.uniform(np.log(1.0), np.log(20.0)))),
     )
 
 

@@ -1,4 +1,4 @@
-"""Ray casting of a triangle mesh on the CPU with warp: what each pixel sees, and whether the sun reaches it."""
+"""Ray casting of a triangle mesh with warp: what each pixel sees, and whether the sun reaches it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagclip.runtime.errors import ConfigError
 from tagclip.train.synth.body import Array
 from tagclip.train.synth.quiet import quiet_warp
 from tagclip.train.synth.shapes import Faces
+
+_device = "cpu"
+
+
+def use_device(name: str) -> None:
+    """Cast all rays of this process from now on on a device.
+
+    Args:
+        name: "cpu" or "cuda".
+
+    Raises:
+        ConfigError: no such device, or warp finds no CUDA GPU with a driver.
+    """
+    global _device
+    if name not in ("cpu", "cuda"):
+        raise ConfigError(f"device must be cpu or cuda, found {name!r}")
+    if name == "cuda" and not _kernel()[0].is_cuda_available():
+        raise ConfigError(
+            "--device cuda needs an NVIDIA GPU with its driver, warp finds none; use --device cpu"
+        )
+    _device = name
 
 
 @dataclass(frozen=True)
@@ -79,8 +101,8 @@ class Caster:
     def __init__(self, vertices: Array, faces: Faces):
         wp, _ = _kernel()
         self._mesh = wp.Mesh(
-            points=wp.array(vertices, dtype=wp.vec3, device="cpu"),
-            indices=wp.array(faces.ravel(), dtype=wp.int32, device="cpu"),
+            points=wp.array(vertices, dtype=wp.vec3, device=_device),
+            indices=wp.array(faces.ravel(), dtype=wp.int32, device=_device),
         )
 
     def cast(self, origin: Array, directions: Array, sun: Array) -> Seen:
@@ -93,24 +115,24 @@ class Caster:
         """
         wp, kernel = _kernel()
         n = len(directions)
-        face = wp.empty(n, dtype=wp.int32, device="cpu")
-        weights = wp.zeros(n, dtype=wp.vec3, device="cpu")
-        distance = wp.empty(n, dtype=wp.float32, device="cpu")
-        sunlit = wp.empty(n, dtype=wp.int32, device="cpu")
+        face = wp.empty(n, dtype=wp.int32, device=_device)
+        weights = wp.zeros(n, dtype=wp.vec3, device=_device)
+        distance = wp.empty(n, dtype=wp.float32, device=_device)
+        sunlit = wp.empty(n, dtype=wp.int32, device=_device)
         wp.launch(
             kernel,
             dim=n,
             inputs=[
                 self._mesh.id,
                 wp.vec3(*[float(v) for v in origin]),
-                wp.array(np.ascontiguousarray(directions, np.float32), dtype=wp.vec3, device="cpu"),
+                wp.array(np.ascontiguousarray(directions, np.float32), dtype=wp.vec3, device=_device),
                 wp.vec3(*[float(v) for v in sun]),
                 face,
                 weights,
                 distance,
                 sunlit,
             ],
-            device="cpu",
+            device=_device,
         )
         reach = distance.numpy()
         return Seen(face.numpy(), weights.numpy(), np.where(reach < 1e5, reach, np.inf), sunlit.numpy() != 0)

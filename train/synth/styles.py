@@ -18,9 +18,13 @@ class Phrase:
 
     text: str
     plural: bool = False
+    doubt: str = ""  # "possibly"
 
     def full(self) -> str:
-        return self.text if self.plural else with_article(self.text)
+        """With its article, and the doubt before it: "possibly a red cap", "some kind of red cap"."""
+        bare = self.plural or self.doubt.endswith(" of")
+        text = self.text if bare else with_article(self.text)
+        return f"{self.doubt} {text}" if self.doubt else text
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Facts:
     worn: dict[str, Phrase] = field(default_factory=dict)  # by part, in the order to be said
     bags: dict[str, tuple[str, Phrase]] = field(default_factory=dict)  # by part: ("pulling", suitcase)
     hood_up: str | None = None
+    doing: str | None = None  # "sitting", "with an arm raised"
 
 
 def with_article(text: str) -> str:
@@ -117,9 +122,12 @@ def _query(facts: Facts, rng: np.random.Generator) -> str:
     worn, carrying, text = _worn(facts), _carrying(facts, rng), _who(facts)
     if rng.random() < 0.3:
         text = re.sub("^an? ", "", text)
+    at_once = facts.doing is not None and rng.random() < 0.5
+    text += f" {facts.doing}" if at_once else ""
     text += f" {_pick(rng, lexicon.WEAR)} {worn}" if worn else ""
-    comma = "," if worn or facts.hair else ""
-    return f"{text}{comma} {carrying}" if carrying else text
+    comma = "," if worn or facts.hair or facts.doing else ""
+    text = f"{text}{comma} {carrying}" if carrying else text
+    return f"{text}, {facts.doing}" if facts.doing and not at_once else text
 
 
 def _telegram(facts: Facts, rng: np.random.Generator) -> str:
@@ -128,6 +136,7 @@ def _telegram(facts: Facts, rng: np.random.Generator) -> str:
     items += [phrase.text for phrase in facts.worn.values()]
     items += [facts.hood_up.removeprefix("with the ")] if facts.hood_up else []
     items += [phrase.text for _, phrase in facts.bags.values()]
+    items += [facts.doing] if facts.doing else []
     text = ", ".join(_bare(item) for item in items)
     return text.capitalize() if rng.random() < 0.3 and text.islower() else text
 
@@ -140,16 +149,18 @@ def _report(facts: Facts, rng: np.random.Generator) -> str:
     parts += [f"Hair: {_bare(facts.hair).removesuffix(' hair')}"] if facts.hair else []
     parts += [f"Wears: {', '.join(worn)}"] if worn else []
     parts += [f"Carries: {', '.join(p.text for _, p in facts.bags.values())}"] if facts.bags else []
+    parts += [f"Posture: {facts.doing}"] if facts.doing else []
     return ". ".join(parts) + "."
 
 
 def _attributes(facts: Facts, rng: np.random.Generator) -> str:
-    """gender: female; hair: long blond; top: red jacket; bottom: blue jeans; bag: black backpack"""
+    """gender: female; hair: long blond; top: red jacket; bottom: blue jeans; carries: black backpack"""
     items = [f"gender: {'female' if facts.gender == 'woman' else 'male'}"] if facts.gender else [facts.person]
     items += [f"hair: {_bare(facts.hair).removesuffix(' hair')}"] if facts.hair else []
     items += [f"{part.rstrip('01')}: {phrase.text}" for part, phrase in facts.worn.items()]
     items += [f"hood: {facts.hood_up.removeprefix('with the hood ')}"] if facts.hood_up else []
-    items += [f"bag: {phrase.text}" for _, phrase in facts.bags.values()]
+    items += [f"carries: {phrase.text}" for _, phrase in facts.bags.values()]
+    items += [f"posture: {facts.doing}"] if facts.doing else []
     return "; ".join(items)
 
 
@@ -175,6 +186,7 @@ def _story(facts: Facts, rng: np.random.Generator) -> str:
     for k, phrase in enumerate(facts.worn.values()):
         parts.append(f"{subject} {wears} {phrase.full()}" if k == 0 else _more(phrase, subject, be, rng))
     parts += [f"{subject} {be} {facts.hood_up}"] if facts.hood_up else []
+    parts += [f"{subject} {be} {facts.doing}"] if facts.doing else []
     parts += [f"{subject} {be} {carrying}"] if (carrying := _carrying(facts, rng)) else []
     return ". ".join(parts) + "."
 
@@ -186,6 +198,7 @@ def _more(phrase: Phrase, subject: str, be: str, rng: np.random.Generator) -> st
 def _fragment(facts: Facts, rng: np.random.Generator) -> str:
     """navy hoodie, black backpack"""
     items = [phrase.text for phrase in (*facts.worn.values(), *(p for _, p in facts.bags.values()))]
+    items += [facts.doing] if facts.doing else []
     return (", " if rng.random() < 0.5 else " ").join(items) if items else _telegram(facts, rng)
 
 
@@ -194,6 +207,8 @@ def _bare(text: str) -> str:
 
 
 def _then_carrying(text: str, carrying: str, facts: Facts, rng: np.random.Generator) -> str:
+    """The end of a sentence: what they do, what they carry."""
+    text += f", {facts.doing}" if facts.doing else ""
     if not carrying:
         return text + "."
     pronoun, be, _ = lexicon.PRONOUNS[facts.gender]
