@@ -83,14 +83,15 @@ def ablation(config: Path, folder: Path, out: Path, seeds: int, tick: Tick) -> l
     for seed in range(seeds):
         for name, (overrides, _) in variants.items():
             place = out / f"{name.replace(' ', '-').replace('+', 'and').replace(',', '')}-{seed}"
-            _train(config, folder, place, [*overrides, f"train.seed={seed}"], name, tick)
-            outcomes[name].seeds.append(_measure(place, samples, crops, known_view=False))
+            train_once(config, folder, place, [*overrides, f"train.seed={seed}"], name, tick)
+            outcomes[name].seeds.append(measure(place, samples, crops, known_view=False))
             if name == "HR-MoE + both":
-                outcomes[KNOWN].seeds.append(_measure(place, samples, crops, known_view=True))
+                outcomes[KNOWN].seeds.append(measure(place, samples, crops, known_view=True))
     return list(outcomes.values())
 
 
-def _train(config: Path, folder: Path, run: Path, overrides: list[str], name: str, tick: Tick) -> None:
+def train_once(config: Path, folder: Path, run: Path, overrides: list[str], name: str, tick: Tick) -> None:
+    """Train into the folder `run` what is not trained there yet; one that was cut off goes on."""
     if (run / "metrics.json").exists():
         return
     resumes = (run / "last.safetensors").exists()
@@ -103,7 +104,8 @@ def _train(config: Path, folder: Path, run: Path, overrides: list[str], name: st
     training.go()
 
 
-def _measure(run: Path, samples: list[Sample], crops: NDArray[np.uint8], known_view: bool) -> Rows:
+def measure(run: Path, samples: list[Sample], crops: NDArray[np.uint8], known_view: bool) -> Rows:
+    """Numbers of every query in each gallery of COLUMNS; crops (N, H, W, 3) of the samples at the model's size."""
     model, tokenizer_json, _ = load_checkpoint(run)
     data = as_split(samples, tokenizer_json, model.context_length, crops)
     images, texts = embed_split(model, data, known_view=known_view)
