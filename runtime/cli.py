@@ -23,6 +23,8 @@ COMMANDS = {
     "export": "tagclip.export.cli:export",
     "bundle": "tagclip.runtime.bundle_cli:bundle",
     "search": "tagclip.runtime.search_cli:search",
+    "run": "tagclip.runtime.run_cli:run",
+    "store": "tagclip.runtime.store_cli:store",
 }
 
 # import name of an optional package -> the extra that brings it; see setup.cfg

@@ -75,6 +75,10 @@ class CropKeeper:
             if len(crops) > self._keep:
                 crops.pop(_least_missed(crops))
 
+    def forget(self, track_id: int) -> None:
+        """Drop the crops of a track that ended."""
+        self._crops.pop(track_id, None)
+
     def crops(self, track_id: int) -> list[Crop]:
         """The crops kept of a track, in order of time; empty when there is none."""
         return list(self._crops.get(track_id, []))

@@ -135,7 +135,7 @@ def _build(
     memory_mb: int | None,
 ) -> tuple[Engine, list[str]]:
     from tagclip.runtime.engine_build import build_engines, find_target, foreign_engines
-    from tagclip.runtime.search_cli import Progress
+    from tagclip.runtime.terminal import Progress
 
     warnings: list[str] = []
 

@@ -9,6 +9,9 @@
     ├── TrainingError           a training run whose numbers are no longer finite
     ├── MissingExtraError       the command needs packages of an extra that is not installed
     ├── OutputError             the place to write to exists already, is not writable or is full
+    ├── StoreError              what a device keeps is damaged, of a newer tagclip, or no store at all
+    │   ├── StoreFullError          there is no room, even after the oldest made some
+    │   └── StoreEncoderError       tracks that another encoder embedded
     ├── KeyFileError            a key that is missing, unreadable or of another kind than asked for
     ├── EngineError             an inference engine that is absent or refuses the graph
     │   └── EngineMismatchError     an engine built by another runtime, for another GPU or bundle, or damaged
@@ -67,6 +70,18 @@ class MissingExtraError(TagclipError):
 
 class OutputError(TagclipError):
     """The place to write to exists already, is not writable or is full."""
+
+
+class StoreError(TagclipError):
+    """What a device keeps is damaged, of a newer tagclip, or no store at all."""
+
+
+class StoreFullError(StoreError):
+    """There is no room, even after the oldest tracks made some."""
+
+
+class StoreEncoderError(StoreError):
+    """Tracks that another encoder embedded: their vectors mean nothing to this one."""
 
 
 class KeyFileError(TagclipError):

@@ -146,9 +146,9 @@ def find_people(
     short = still = 0
     for track in tracker.finish():
         kept = keeper.crops(track.id)
-        if track.end_s - track.start_s < SHORTEST_S or not kept:
+        if not long_enough(track, kept):
             short += 1
-        elif drop_still and not _moves(track):
+        elif drop_still and not moves(track):
             still += 1
         else:
             tracks.append(track)
@@ -190,8 +190,7 @@ def search_video(
         crops = people.crops[track.id]
         vectors = encoders.image.embed([crop.image for crop in crops])
         quality = np.array([crop.quality for crop in crops], np.float32)
-        mean = quality @ vectors
-        score = float(mean @ text / max(float(np.linalg.norm(mean)), 1e-12))
+        score = float(mean_vector(vectors, crops) @ text)
         # Cosines may be negative: shifted, so that better is larger for quality and for fit alike.
         order = np.argsort(-quality * (1.0 + vectors @ text), kind="stable")
         scored.append((score, track, [crops[index] for index in order]))
@@ -237,7 +236,20 @@ def search_folder(
     return SearchResult(query, encoders.encoder_id, encoders.view, hits, len(paths), warnings)
 
 
-def _moves(track: Track) -> bool:
+def long_enough(track: Track, crops: Sequence[Crop]) -> bool:
+    """Whether a track was seen for long enough, and shows anything, to be a person and not a flicker."""
+    return track.end_s - track.start_s >= SHORTEST_S and bool(crops)
+
+
+def mean_vector(vectors: Floats, crops: Sequence[Crop]) -> Floats:
+    """A person's vector float32 (D,): the unit mean of the crops' vectors (N, D), weighted by their quality."""
+    mean = np.array([crop.quality for crop in crops], np.float32) @ vectors
+    unit: Floats = mean / max(float(np.linalg.norm(mean)), 1e-12)
+    return unit
+
+
+def moves(track: Track) -> bool:
+    """Whether a track ever went anywhere: what does not is a change of the scene."""
     boxes = np.array([seen.box_xywh_px for seen in track.observations if seen.observed])
     feet = np.stack([boxes[:, 0] + boxes[:, 2] / 2.0, boxes[:, 1] + boxes[:, 3]], 1)
     # Percentiles: one box that jumps does not make a ghost walk.

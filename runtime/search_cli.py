@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +35,12 @@ SAMPLES = 25
     help="What finds people in a video: motion (fixed cameras) or a file of boxes.  [default: motion]",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="MOT text, or JSON of `tagclip synth scene`.")
+@click.option(
+    "--after", help="Of a store: seen since; 2026-11-27T10:30 or 10:30 (local time), or 2h for so long ago."
+)
+@click.option("--before", help="Of a store: seen until.")
+@click.option("--camera", "cameras", multiple=True, help="Of a store: by this camera; may be given again.")
+@click.option("--near", metavar="LAT,LON,METRES", help="Of a store: within so many metres of a place.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make: sheet, crops, video, JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
@@ -48,29 +51,45 @@ def search(
     view: str,
     detector: str | None,
     boxes: Path | None,
+    after: str | None,
+    before: str | None,
+    cameras: tuple[str, ...],
+    near: str | None,
     out: Path | None,
     as_json: bool,
 ) -> None:
-    """Find people by description in a video, or in a folder of pictures of people.
+    """Find people by description in a video, a folder of pictures of people, or a device's store.
 
     TEXT describes clothing and carried things: "a woman in a light blue jacket with a black bag".
-    SOURCE is a video file, an image, or a folder of images with one person each.
+    SOURCE is a video file, an image, a folder of images with one person each, or a store of `tagclip run`.
     """
     if detector == "boxes" and boxes is None:
         raise click.UsageError("--detector boxes needs --boxes FILE")
     if detector == "motion" and boxes is not None:
         raise click.UsageError("--boxes goes with --detector boxes; drop one of the two")
 
+    from tagclip.runtime.files import check_target
     from tagclip.runtime.query import check_query
     from tagclip.runtime.search import search_folder, search_video
+    from tagclip.runtime.search_store_cli import parse_where, search_stored
     from tagclip.runtime.source import VideoSource, open_source
+    from tagclip.runtime.store import is_store
+    from tagclip.runtime.terminal import Progress
 
     query = check_query(text)
     if out is not None:
-        _check_out(out)
+        check_target(out)
+    if is_store(source):
+        if view != "auto" or detector or boxes:
+            raise click.UsageError(f"{source} is a store: no --view, no --detector, no --boxes")
+        where = parse_where(after, before, cameras, near)
+        search_stored(query, source, where, bundle, top, out, as_json)
+        return
+    if after or before or cameras or near:
+        raise click.UsageError(f"--after, --before, --camera and --near ask a store; {source} is none")
     opened = open_source(source)
     if isinstance(opened, VideoSource):
-        finder = _detector(opened, boxes)
+        finder = detector_of(opened, boxes)
         encoders = _encoders(bundle, view)
         shown = Progress("searching", "frames")
         result = search_video(
@@ -97,12 +116,14 @@ def search(
 
 def table(hits: list[Hit]) -> str:
     """The hits as aligned text; one line that says so when there is none."""
+    from tagclip.runtime.terminal import aligned, clock
+
     if not hits:
         return "nobody found"
     if hits[0].track is None:
         rows = [("rank", "score", "image")]
         rows += [(str(hit.rank), f"{hit.score:.3f}", str(hit.path)) for hit in hits]
-        return _aligned(rows, left={2})
+        return aligned(rows, left={2})
     rows_video = [("rank", "score", "track", "time", "frame", "box x,y,w,h")]
     for hit in hits:
         assert hit.track is not None  # hits of one search are all of one kind
@@ -117,41 +138,12 @@ def table(hits: list[Hit]) -> str:
                 ",".join(str(round(value)) for value in best.box_xywh_px),
             )
         )
-    return _aligned(rows_video, left={3, 5})
-
-
-def clock(time_s: float) -> str:
-    """Seconds as m:ss, or h:mm:ss from one hour on."""
-    minutes, seconds = divmod(int(time_s), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
-def _aligned(rows: Sequence[tuple[str, ...]], left: set[int]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if column in left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
+    return aligned(rows_video, left={3, 5})
 
 
 def _compared(result: SearchResult, video: bool) -> str:
     one, many = ("person", "people") if video else ("image", "images")
     return f"{result.searched} {one if result.searched == 1 else many} compared"
-
-
-def _check_out(out: Path) -> None:
-    """Say before the work, not after it, that the results have no place to go."""
-    from tagclip.runtime.errors import OutputError
-
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out} is a file, expected a folder to make; choose another name")
-    if out.exists() and any(out.iterdir()):
-        raise OutputError(f"{out} exists and is not empty; remove it or choose another name")
 
 
 def _encoders(bundle: Path | None, view: str) -> Encoders:
@@ -169,7 +161,8 @@ def _encoders(bundle: Path | None, view: str) -> Encoders:
     return encoders
 
 
-def _detector(source: VideoSource, boxes: Path | None) -> Detector:
+def detector_of(source: VideoSource, boxes: Path | None) -> Detector:
+    """What finds people in a video: the file of boxes, or without one motion."""
     from tagclip.runtime.boxes import FileBoxes
     from tagclip.runtime.motion import MotionDetector
 
@@ -180,19 +173,12 @@ def _detector(source: VideoSource, boxes: Path | None) -> Detector:
 
 def _write_out(out: Path, source: VideoSource | FolderSource, result: SearchResult) -> list[str]:
     """Write the folder of results; returns the crops' paths as they are once it stands."""
-    import cv2
-
     from tagclip.runtime.annotate import write_annotated
     from tagclip.runtime.errors import OutputError
     from tagclip.runtime.files import folder_atomic
-    from tagclip.runtime.sheet import Card, draw_sheet
-    from tagclip.runtime.source import Image, VideoSource, read_image
-
-    def encoded(image: Image, suffix: str) -> bytes:
-        ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        if not ok:
-            raise OutputError(f"this OpenCV cannot write {suffix} files")
-        return bytes(data)
+    from tagclip.runtime.sheet import Card, draw_sheet, image_bytes
+    from tagclip.runtime.source import VideoSource, read_image
+    from tagclip.runtime.terminal import Progress, clock
 
     cards, names = [], []
     with folder_atomic(out) as work:
@@ -211,12 +197,12 @@ def _write_out(out: Path, source: VideoSource | FolderSource, result: SearchResu
                     raise OutputError(f"{hit.path} changed while it was searched; search again")
                 images, lines = [image], [hit.path.name]
             name = f"crops/{hit.rank:02d}.jpg"
-            (work / name).write_bytes(encoded(images[0], ".jpg"))
+            (work / name).write_bytes(image_bytes(images[0], ".jpg"))
             names.append(str(out / name))
             cards.append(Card(hit.rank, hit.score, lines, images))
         compared = _compared(result, isinstance(source, VideoSource))
         subtitle = f"{compared}, view {result.view}, encoder {result.encoder_id[:12]}"
-        (work / "sheet.png").write_bytes(encoded(draw_sheet(result.query, subtitle, cards), ".png"))
+        (work / "sheet.png").write_bytes(image_bytes(draw_sheet(result.query, subtitle, cards), ".png"))
         text = json.dumps(result.to_json(names), ensure_ascii=False, indent=2)
         (work / "results.json").write_text(text + "\n", encoding="utf-8")
         if isinstance(source, VideoSource):
@@ -224,35 +210,3 @@ def _write_out(out: Path, source: VideoSource | FolderSource, result: SearchResu
             write_annotated(source, result.tracks, result.hits, work / "annotated.mp4", shown.update)
             shown.end()
     return names
-
-
-class Progress:
-    """One line on a terminal, rewritten in place, once the work takes longer than two seconds."""
-
-    WAIT_S = 2.0
-    EVERY_S = 0.25
-
-    def __init__(self, doing: str, noun: str) -> None:
-        self._doing, self._noun = doing, noun
-        self._start_s = time.monotonic()
-        self._last_s = self._start_s
-        self._shown = False
-
-    def update(self, done: int, total: int) -> None:
-        """Say how far it is; `total` 0 is unknown."""
-        now_s = time.monotonic()
-        early = now_s - self._start_s < self.WAIT_S or now_s - self._last_s < self.EVERY_S
-        if early or not sys.stderr.isatty():
-            return
-        self._last_s = now_s
-        text = f"{self._doing}: {done} {self._noun}"
-        if total >= done > 0:
-            rest_s = (now_s - self._start_s) * (total - done) / done
-            text = f"{self._doing}: {done} of {total} {self._noun}, {clock(rest_s + 0.5)} left"
-        click.echo(f"\r{text:<60}", nl=False, err=True)
-        self._shown = True
-
-    def end(self) -> None:
-        """Clear the line."""
-        if self._shown:
-            click.echo(f"\r{'':<60}\r", nl=False, err=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from tagclip.runtime.errors import OutputError
 from tagclip.runtime.source import Image
 
 CARD_W_PX, CARD_H_PX = 400, 330
@@ -29,6 +30,14 @@ class Card:
     score: float
     lines: Sequence[str]
     images: Sequence[Image]
+
+
+def image_bytes(image: Image, suffix: str) -> bytes:
+    """An RGB uint8 (H, W, 3) image as a file of that suffix. Raises: OutputError, OpenCV cannot write such files."""
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not ok:
+        raise OutputError(f"this OpenCV cannot write {suffix} files")
+    return bytes(data)
 
 
 def draw_sheet(query: str, subtitle: str, cards: Sequence[Card]) -> Image:

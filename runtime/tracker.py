@@ -180,6 +180,15 @@ class Tracker:
             if target.track.id
         ]
 
+    def live(self) -> list[Track]:
+        """Confirmed tracks that may still go on."""
+        return [target.track for target in self._targets if target.track.id]
+
+    def ended(self) -> list[Track]:
+        """Tracks that ended since this was last asked; they are not among those of `finish` any more."""
+        done, self._done = self._done, []
+        return done
+
     def finish(self) -> list[Track]:
         """All confirmed tracks, by id. Predictions after the last box are not part of a track."""
         self._done += [target.track for target in self._targets if target.track.id]

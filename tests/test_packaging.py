@@ -90,6 +90,7 @@ def test_the_device_install_has_no_torch(wheel: zipfile.ZipFile) -> None:
     ]
     assert {line.partition(">")[0] for line in requires} == {
         "click",
+        "numkong",
         "numpy",
         "opencv-python-headless",
         "tokenizers",

@@ -15,7 +15,7 @@ PAGES = [
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("model", "data", "engines", "export", "evaluation", "format", "training")
+        for page in ("model", "data", "engines", "export", "evaluation", "format", "store", "training")
     ),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def commands() -> list[list[str]]:
                     .replace("]", "")
                     .split()
                 )
-                name = words[1:3] if words[1] in ("synth", "data", "bundle") else words[1:2]
+                name = words[1:3] if words[1] in ("synth", "data", "bundle", "store") else words[1:2]
                 found.append([*name, *(word for word in words if word.startswith("--"))])
     return found
 

@@ -12,6 +12,7 @@ import pytest
 
 from tagclip.runtime import cli, search_cli
 from tagclip.runtime.search import Encoders
+from tagclip.runtime.terminal import clock
 
 COATS = {"red": (210, 30, 30), "green": (30, 170, 60), "blue": (30, 60, 210)}
 Run = Callable[..., tuple[int, str, str]]
@@ -177,4 +178,4 @@ def test_a_failure_leaves_nothing_behind(
 
 @pytest.mark.parametrize(("time_s", "shown"), [(0.0, "0:00"), (61.9, "1:01"), (3725.0, "1:02:05")])
 def test_clock(time_s: float, shown: str) -> None:
-    assert search_cli.clock(time_s) == shown
+    assert clock(time_s) == shown

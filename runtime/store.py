@@ -1,0 +1,331 @@
+"""What a device keeps of whom it saw: one SQLite file, bounded in time and size.
+
+A track that `add` returned from is on the disk, whatever loses power afterwards (WAL, synchronous=FULL). When the quota
+or the disk is full, the oldest tracks make room, and `dropped` counts them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagclip.runtime.errors import StoreError, StoreFullError
+from tagclip.runtime.store_track import COLUMNS, StoredTrack, row_of, track_of
+
+APPLICATION_ID = 0x74616763  # "tagc": what `file` and we know a store by
+SCHEMA = 1
+HEADER = b"SQLite format 3\x00"
+PAGE_BYTES = 4096
+WAL_BYTES = 16 << 20  # the write-ahead log is cut to this after a checkpoint
+BALLAST_BYTES = 16 << 20  # given up when the disk is full: SQLite needs room even to delete
+MAKE_ROOM = 0.05  # of the tracks go when it is full
+SOME = 500  # keys in one statement; SQLite allows 999 everywhere
+
+_TABLES = """
+CREATE TABLE tracks (
+    key INTEGER PRIMARY KEY AUTOINCREMENT,
+    id BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    camera TEXT NOT NULL,
+    view TEXT NOT NULL,
+    start_s REAL NOT NULL,
+    end_s REAL NOT NULL,
+    best_s REAL NOT NULL,
+    frame INTEGER NOT NULL,
+    x_px REAL NOT NULL, y_px REAL NOT NULL, w_px REAL NOT NULL, h_px REAL NOT NULL,
+    latitude_deg REAL, longitude_deg REAL, error_m REAL,
+    encoder_id TEXT NOT NULL,
+    vector BLOB NOT NULL
+) STRICT;
+CREATE INDEX tracks_by_end ON tracks (end_s);
+CREATE TABLE thumbnails (
+    key INTEGER PRIMARY KEY REFERENCES tracks ON DELETE CASCADE,
+    jpeg BLOB NOT NULL
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What is kept at most.
+
+    Attributes:
+        days: whoever was last seen longer ago is deleted by `prune`.
+        max_bytes: of the store's file; at least 1 MiB.
+    """
+
+    days: float = 3.0
+    max_bytes: int = 4 << 30
+
+
+class TrackStore:
+    """An open store. One process writes; any number may read at the same time.
+
+    Args:
+        path: the file; made when it is not there, with its folder's owner alone allowed to read it.
+        retention: bounds, for whoever writes.
+        read_only: for searching; nothing is made or changed.
+        must_exist: nothing is made either, but it may be changed.
+
+    Raises:
+        StoreError: it is no store, damaged, of a newer tagclip, or cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        retention: Retention | None = None,
+        *,
+        read_only: bool = False,
+        must_exist: bool = False,
+    ) -> None:
+        self.path = path
+        self.retention = retention or Retention()
+        self.dropped = 0  # tracks deleted to make room, since opened
+        if (read_only or must_exist) and not path.is_file():
+            raise StoreError(f"expected a store at {path}, found none; `tagclip run --store` makes one")
+        if not path.exists():
+            _make_private(path)
+        self._db = self._connected(path.resolve().as_uri() + ("?mode=ro" if read_only else ""))
+        try:
+            self._prepare(read_only)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _connected(self, uri: str) -> sqlite3.Connection:
+        with self._named():
+            # Autocommit: transactions are ours. Searching threads and the writer share the connection under its lock.
+            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
+
+    def _prepare(self, read_only: bool) -> None:
+        with self._named():
+            mark, version = (self._one(f"PRAGMA {name}") for name in ("application_id", "user_version"))
+            fresh = mark == 0 and version == 0 and not self._one("SELECT count(*) FROM sqlite_master")
+            if mark != APPLICATION_ID and (read_only or not fresh):
+                raise StoreError(f"{self.path} is no store of tagclip; name another file")
+            if version > SCHEMA:
+                raise StoreError(f"{self.path} was made by a newer tagclip (form {version}); update this one")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            if read_only:
+                return
+            self._db.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = FAST"):
+                self._db.execute(f"PRAGMA {pragma}")
+            self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
+            if fresh:
+                with self._transaction():
+                    for statement in _TABLES.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                    self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+            pages = max(self.retention.max_bytes, 1 << 20) // self._one("PRAGMA page_size")
+            self._db.execute(f"PRAGMA max_page_count = {pages}")
+        self._lay_ballast()
+
+    def add(self, tracks: Sequence[tuple[StoredTrack, bytes]]) -> None:
+        """Keep tracks with their thumbnails (JPEG), all or none; they are on the disk when this returns.
+
+        Raises:
+            StoreFullError: there is no room, even after the oldest made some.
+            StoreError: the store is damaged.
+        """
+        rows = [row_of(track) for track, _ in tracks]
+        for last in (False, True):
+            try:
+                with self._named(), self._transaction():
+                    for row, (track, jpeg) in zip(rows, tracks, strict=True):
+                        self._db.execute("DELETE FROM tracks WHERE id = ?", (track.id.bytes,))
+                        marks = ", ".join("?" * len(row))
+                        names = COLUMNS.removeprefix("key, ")
+                        key = self._db.execute(
+                            f"INSERT INTO tracks ({names}) VALUES ({marks})", row
+                        ).lastrowid
+                        self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, jpeg))
+                return
+            except StoreFullError:
+                if last or not self._make_room():
+                    raise
+
+    def prune(self, now_s: float) -> int:
+        """Delete whoever was last seen before the retention's time; how many that were.
+
+        Args:
+            now_s: Unix time, UTC.
+
+        Raises:
+            StoreError: the store is damaged, or too full to delete.
+        """
+        with self._named(), self._transaction():
+            oldest_s = now_s - 86_400 * self.retention.days
+            return self._db.execute("DELETE FROM tracks WHERE end_s < ?", (oldest_s,)).rowcount
+
+    def __len__(self) -> int:
+        with self._named():
+            return self._one("SELECT count(*) FROM tracks")
+
+    def keys(self) -> NDArray[np.int64]:
+        """Keys of all tracks, ascending; a key is never used again, and a track that is replaced gets a new one."""
+        with self._named():
+            return np.fromiter(
+                (key for (key,) in self._db.execute("SELECT key FROM tracks ORDER BY key")), np.int64
+            )
+
+    def since(self, key: int) -> Iterator[tuple[int, StoredTrack]]:
+        """Key and track of all that were added after `key`, in that order."""
+        with self._named():
+            for row in self._db.execute(f"SELECT {COLUMNS} FROM tracks WHERE key > ? ORDER BY key", (key,)):
+                yield row[0], track_of(row)
+
+    def get(self, keys: Iterable[int]) -> dict[int, StoredTrack]:
+        """Tracks by key, as far as they are still there."""
+        return {row[0]: track_of(row) for row in self._in_keys(f"SELECT {COLUMNS} FROM tracks", keys)}
+
+    def vectors(self, keys: Iterable[int]) -> dict[int, NDArray[np.float16]]:
+        """float16 (D,) by key, as far as they are still there."""
+        found = self._in_keys("SELECT key, vector FROM tracks", keys)
+        return {key: np.frombuffer(vector, np.float16) for key, vector in found}
+
+    def thumbnails(self, keys: Iterable[int]) -> dict[int, bytes]:
+        """JPEG by key, as far as they are still there."""
+        return dict(self._in_keys("SELECT key, jpeg FROM thumbnails", keys))
+
+    def encoders(self) -> dict[str, int]:
+        """How many tracks each encoder embedded, by encoder id."""
+        with self._named():
+            return dict(self._db.execute("SELECT encoder_id, count(*) FROM tracks GROUP BY encoder_id"))
+
+    def facts(self) -> dict[str, Any]:
+        """tracks, bytes; first_s, last_s: Unix time, None when empty; cameras, encoders: tracks by name."""
+        with self._named():
+            row = self._db.execute("SELECT count(*), min(start_s), max(end_s) FROM tracks").fetchone()
+            cameras = dict(
+                self._db.execute("SELECT camera, count(*) FROM tracks GROUP BY camera ORDER BY camera")
+            )
+            size = self._one("PRAGMA page_count") * self._one("PRAGMA page_size")
+        return {
+            **dict(zip(("tracks", "first_s", "last_s"), row, strict=True)),
+            "bytes": size,
+            "cameras": cameras,
+            "encoders": self.encoders(),
+        }
+
+    def embed_anew(self, vectors: dict[int, NDArray[np.floating]], encoder_id: str) -> None:
+        """Give tracks, by key, the vectors of another encoder, all or none. Keys change as for any replaced track."""
+        tracks, pictures = self.get(vectors), self.thumbnails(vectors)
+        self.add(
+            [
+                (
+                    StoredTrack(**{**vars(track), "vector": vectors[key], "encoder_id": encoder_id}),
+                    pictures[key],
+                )
+                for key, track in tracks.items()
+            ]
+        )
+
+    def close(self) -> None:
+        """Fold the log into the file and close it."""
+        self._db.close()
+
+    def __enter__(self) -> TrackStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _one(self, statement: str) -> int:
+        return int(self._db.execute(statement).fetchone()[0])
+
+    def _in_keys(self, statement: str, keys: Iterable[int]) -> Iterator[tuple]:  # type: ignore[type-arg]
+        wanted = [int(key) for key in keys]
+        with self._named():
+            for start in range(0, len(wanted), SOME):
+                part = wanted[start : start + SOME]
+                marks = ", ".join("?" * len(part))
+                yield from self._db.execute(f"{statement} WHERE key IN ({marks})", part)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a full disk ends some transactions by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if "full" in str(error):
+                raise StoreFullError(
+                    f"{self.path}: the disk or the quota of {self.retention.max_bytes:,} bytes is full; "
+                    "free room, or allow more"
+                ) from error
+            raise StoreError(
+                f"{self.path} cannot be used as a store: {error}; move it away to begin anew"
+            ) from error
+
+    def _make_room(self) -> bool:
+        """Delete the oldest tracks; whether there were any."""
+        self._ballast.unlink(missing_ok=True)
+        with self._named(), self._transaction():
+            oldest = max(1, int(MAKE_ROOM * self._one("SELECT count(*) FROM tracks")))
+            gone = self._db.execute(
+                "DELETE FROM tracks WHERE key IN (SELECT key FROM tracks ORDER BY end_s LIMIT ?)", (oldest,)
+            ).rowcount
+        with self._named():
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        self._lay_ballast()
+        self.dropped += gone
+        return gone > 0
+
+    @property
+    def _ballast(self) -> Path:
+        return self.path.with_name(self.path.name + ".ballast")
+
+    def _lay_ballast(self) -> None:
+        """Room that is given up when the disk is full; none where the disk is full already."""
+        if self._ballast.exists():
+            return
+        try:
+            handle = os.open(self._ballast, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(handle, 0, BALLAST_BYTES)
+        except OSError:
+            self._ballast.unlink(missing_ok=True)
+        finally:
+            os.close(handle)
+
+
+def is_store(path: Path) -> bool:
+    """Whether a file looks like a store."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(72)
+    except OSError:
+        return False
+    return head.startswith(HEADER) and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
+
+
+def _make_private(path: Path) -> None:
+    """An empty file that only its owner may read: it will hold pictures of people."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreError(
+            f"cannot make the store {path}: {error.strerror or error}; name another place"
+        ) from error

@@ -1,0 +1,134 @@
+"""The device at work: it detects, follows, embeds, and keeps whom it saw in its store."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from tagclip.runtime.boxes import Detector
+from tagclip.runtime.crops import Crop, CropKeeper
+from tagclip.runtime.errors import OutputError
+from tagclip.runtime.ids import uuid7
+from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
+from tagclip.runtime.source import Frame
+from tagclip.runtime.store import TrackStore
+from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.tracker import Track, Tracker
+
+KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a query finds them at once
+JPEG_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What is known of the camera.
+
+    Attributes:
+        name: under which its tracks are kept.
+        view: "aerial", "ground" or "auto".
+        start_s: Unix time, UTC, of the footage's time 0.
+        place: where the camera stands, for want of the people's own.
+    """
+
+    name: str
+    view: str
+    start_s: float
+    place: Place | None = None
+
+
+class Watcher:
+    """Give it the frames in order, then call `end`.
+
+    Args:
+        drop_still: leave out what never moves; right for motion, wrong for other detectors.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        detector: Detector,
+        encoder: Encodes,
+        encoder_id: str,
+        store: TrackStore,
+        drop_still: bool,
+    ) -> None:
+        self._camera, self._detector, self._encoder = camera, detector, encoder
+        self._encoder_id, self._store, self._drop_still = encoder_id, store, drop_still
+        self._tracker, self._keeper = Tracker(), CropKeeper()
+        self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store
+        self._kept_s = 0.0
+        self.people = 0
+
+    def see(self, frame: Frame) -> None:
+        """One frame.
+
+        Raises:
+            StoreError: what was seen cannot be kept.
+            EngineError: the encoder fails.
+        """
+        found = self._detector.detect(frame)
+        self._keeper.offer(frame, found, self._tracker.update(frame, found))
+        ended = self._tracker.ended()
+        if frame.time_s - self._kept_s >= KEEP_EVERY_S:
+            self._kept_s = frame.time_s
+            self._keep([*ended, *self._tracker.live()])
+        elif ended:
+            self._keep(ended)
+        self._forget(ended)
+
+    def end(self) -> None:
+        """The footage is over. Raises: as `see`."""
+        last = self._tracker.finish()
+        self._keep(last)
+        self._forget(last)
+
+    def _keep(self, tracks: list[Track]) -> None:
+        """Embed the tracks' crops and put them into the store, in one transaction."""
+        shown = [(track, self._keeper.crops(track.id)) for track in tracks]
+        shown = [
+            (t, crops) for t, crops in shown if long_enough(t, crops) and (moves(t) or not self._drop_still)
+        ]
+        if not shown:
+            return
+        vectors = self._encoder.embed([crop.image for _, crops in shown for crop in crops])
+        edges = np.cumsum([len(crops) for _, crops in shown])[:-1]
+        rows = []
+        for (track, crops), own in zip(shown, np.split(vectors, edges), strict=True):
+            best = max(crops, key=lambda crop: crop.quality)
+            rows.append((self._stored(track, best, mean_vector(own, crops)), _jpeg(best)))
+        self._store.add(rows)
+        for (track, _), (stored, _) in zip(shown, rows, strict=True):
+            self.people += track.id not in self._ids
+            self._ids[track.id] = stored.id
+
+    def _stored(self, track: Track, best: Crop, vector: np.ndarray) -> StoredTrack:
+        camera = self._camera
+        start_s = camera.start_s + track.start_s
+        return StoredTrack(
+            id=self._ids.get(track.id) or uuid7(int(start_s * 1000)),
+            camera=camera.name,
+            view=camera.view if camera.view != "auto" else "unknown",
+            start_s=start_s,
+            end_s=camera.start_s + track.end_s,
+            best_s=camera.start_s + best.time_s,
+            frame=best.frame,
+            box_xywh_px=best.box_xywh_px,
+            encoder_id=self._encoder_id,
+            vector=vector,
+            place=camera.place,
+        )
+
+    def _forget(self, tracks: list[Track]) -> None:
+        for track in tracks:
+            self._keeper.forget(track.id)
+            self._ids.pop(track.id, None)
+
+
+def _jpeg(crop: Crop) -> bytes:
+    ok, data = cv2.imencode(".jpg", crop.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not ok:
+        raise OutputError("this OpenCV cannot write JPEG")
+    return data.tobytes()

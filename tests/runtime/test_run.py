@@ -1,0 +1,159 @@
+"""`tagclip run` on the shipped clip: whom it keeps is whom `tagclip search` finds in the video itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("numkong")
+
+from tagclip.runtime import cli, watch
+from tagclip.runtime.boxes import Detections
+from tagclip.runtime.source import Frame
+from tagclip.runtime.store import TrackStore
+from tagclip.runtime.watch import Camera, Watcher
+
+CLIP = Path(cli.__file__).parent / "data" / "example.mp4"
+QUERY = "a woman in a dark red jacket and light blue trousers with a yellow backpack"
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run `tagclip` in this process: (exit status, stdout, stderr)."""
+
+    def called(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return called
+
+
+@pytest.mark.slow
+def test_whom_it_keeps_is_whom_search_finds(run: Run, tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    began = "2026-11-27T05:00:00Z"
+    status, out, _ = run(
+        "run", CLIP, "--store", store, "--view", "aerial", "--start", began, "--camera", "mast", "--days", 1e6
+    )
+    in_video = json.loads(run("search", QUERY, CLIP, "--view", "aerial", "--top", 99, "--json")[1])["results"]
+    stored = json.loads(run("search", QUERY, store, "--top", 99, "--json")[1])["results"]
+    assert status == 0 and out.startswith(f"{len(in_video)} people kept in {store}, seen by mast from ")
+    assert len(stored) == len(in_video) > 4
+    start_s = 1795755600.0
+    for kept, found in zip(stored, in_video, strict=True):
+        assert kept["score"] == pytest.approx(found["score"], abs=2e-3)  # stored in 16 bits
+        assert kept["start_s"] - start_s == pytest.approx(found["start_s"], abs=2e-3)
+        assert kept["end_s"] - start_s == pytest.approx(found["end_s"], abs=2e-3)
+        assert (kept["camera"], kept["view"]) == ("mast", "aerial")
+    with TrackStore(store, read_only=True) as opened:
+        for _, picture in opened.thumbnails(opened.keys()).items():
+            image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR)
+            assert image.shape[0] > 20 and image.std() > 5
+
+
+def test_what_cannot_be_run_is_named(run: Run, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((90, 40, 3), np.uint8))
+    status, _, err = run("run", tmp_path / "a.png", "--store", tmp_path / "s.db")
+    assert status == 1 and "holds pictures, expected a video" in err
+    status, _, err = run("run", tmp_path / "none.mp4", "--store", tmp_path / "s.db")
+    assert status == 1 and "no such file" in err
+    (tmp_path / "mine.db").write_text("my notes")
+    status, _, err = run("run", CLIP, "--store", tmp_path / "mine.db")
+    assert status == 1 and "mine.db" in err and (tmp_path / "mine.db").read_text() == "my notes"
+    assert not (tmp_path / "s.db").exists()
+
+
+class Walk:
+    """A detector of somebody who walks to the right, 2 pixels a frame, until frame `until`."""
+
+    def __init__(self, until: int) -> None:
+        self.until = until
+
+    def detect(self, frame: Frame) -> Detections:
+        if frame.index >= self.until:
+            return Detections.none()
+        box = np.array([[20 + 2 * frame.index, 40, 30, 80]], np.float32)
+        return Detections(box, np.ones(1, np.float32), np.ones(1, np.float32))
+
+
+class Constant:
+    """An encoder of one direction; counts what it was given."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def embed(self, crops: object, /) -> np.ndarray:
+        self.seen += len(crops)  # type: ignore[arg-type]
+        return np.tile(np.eye(8, dtype=np.float32)[2], (len(crops), 1))  # type: ignore[arg-type]
+
+
+def frames(count: int, fps: float = 10.0) -> list[Frame]:
+    image = np.random.default_rng(0).integers(0, 255, (160, 900, 3), dtype=np.uint8)
+    return [Frame(k, k / fps, image) for k in range(count)]
+
+
+def test_somebody_in_view_is_kept_at_once_and_only_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "KEEP_EVERY_S", 2.0)
+    with TrackStore(tmp_path / "s.db") as store:
+        watcher = Watcher(Camera("c", "ground", 5000.0), Walk(100), Constant(), "e" * 64, store, True)
+        ends: list[float] = []
+        for frame in frames(200):
+            watcher.see(frame)
+            found = list(store.get(store.keys()).values())
+            assert len(found) <= 1
+            if found and (not ends or found[0].end_s != ends[-1]):
+                ends.append(found[0].end_s)
+        assert ends[0] < 5005 and len(ends) >= 4 and ends == sorted(ends)
+        watcher.end()
+        (track,) = store.get(store.keys()).values()
+        assert track.start_s == pytest.approx(5000, abs=0.5) and track.end_s == pytest.approx(5009.9, abs=0.3)
+        assert watcher.people == 1 and track.id.version == 7 and track.view == "ground"
+        assert track.id.int >> 80 == pytest.approx(5_000_000, abs=500)
+        assert not watcher._keeper._crops and not watcher._ids  # nothing is left of who is gone
+
+
+def test_what_never_moves_is_left_out_when_asked(tmp_path: Path) -> None:
+    still = type(
+        "Still", (Walk,), {"detect": lambda self, frame: super(still, self).detect(replace(frame, index=0))}
+    )
+    for drop, people in ((True, 0), (False, 1)):
+        with TrackStore(tmp_path / f"{drop}.db") as store:
+            encoder = Constant()
+            watcher = Watcher(Camera("c", "auto", 0.0), still(100), encoder, "e" * 64, store, drop)
+            for frame in frames(30):
+                watcher.see(frame)
+            watcher.end()
+            assert len(store) == watcher.people == people and bool(encoder.seen) == bool(people)
+            assert all(t.view == "unknown" for t in store.get(store.keys()).values())
+
+
+def test_the_start_is_taken_from_the_file(run: Run, tmp_path: Path) -> None:
+    """The footage ends when the file was last changed."""
+    copy = tmp_path / "copy.mp4"
+    writer = cv2.VideoWriter(str(copy), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    for k in range(40):
+        image = np.full((240, 320, 3), 120, np.uint8)
+        cv2.rectangle(image, (40 + 4 * k, 80), (70 + 4 * k, 180), (30, 30, 200), -1)
+        writer.write(image)
+    writer.release()
+    boxes = tmp_path / "boxes.txt"
+    boxes.write_text("".join(f"{k + 1},1,{40 + 4 * k},80,30,100,1,1,1\n" for k in range(40)))
+    changed_s = copy.stat().st_mtime
+    assert run("run", copy, "--store", tmp_path / "s.db", "--boxes", boxes)[0] == 0
+    with TrackStore(tmp_path / "s.db", read_only=True) as store:
+        (track,) = store.get(store.keys()).values()
+        assert track.camera == "copy" and changed_s - 4.1 < track.start_s < track.end_s <= changed_s + 0.1
+    status, _, err = run("run", copy, "--store", tmp_path / "s.db", "--boxes", boxes, "--start", "9d")
+    assert status == 0 and "1 deleted that were seen more than 3 days ago (--days keeps them longer)" in err
