@@ -129,6 +129,42 @@ def captions(
         click.echo(f"{folder}: " + ", ".join(f"{n} {split}" for split, n in counts.items()) + " captions")
 
 
+@synth.command("describe")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--model", type=click.Path(path_type=Path), required=True, help="Folder of a vision-language model."
+)
+@click.option(
+    "--captions",
+    "per_image",
+    type=click.IntRange(1, 20),
+    default=1,
+    show_default=True,
+    help="How often each picture is described.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def describe(folder: Path, model: Path, per_image: int, seed: int, as_json: bool) -> None:
+    """Let a local model describe the pictures of FOLDER, and keep what does not contradict the truth.
+
+    The captions go to FOLDER/vlm_captions.json, annotations stay as they are. An interrupted run goes on when the same
+    command is given again. Nothing is downloaded.
+    """
+    from tagclip.train.progress import bar
+    from tagclip.train.synth.describe import CAPTIONS, describe_folder
+
+    with bar() as tick:
+        counts = describe_folder(
+            folder, model, per_image, seed, lambda done, total: tick("pictures", done, total, "")
+        )
+    if as_json:
+        click.echo(json.dumps(counts))
+    else:
+        for outcome, number in counts.items():
+            click.echo(f"{outcome:<10}{number:>8}")
+        click.echo(f"{folder / CAPTIONS}: {counts['accepted']} captions of {sum(counts.values())} answers")
+
+
 @synth.command("card")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for page and pictures.")
