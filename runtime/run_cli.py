@@ -20,7 +20,7 @@ import click
     default="auto",
     show_default=True,
     type=click.Choice(["auto", "aerial", "ground"]),
-    help="Where the camera looks from; auto averages both encoders.",
+    help="Where the camera looks from; auto goes by the telemetry, without it both encoders are averaged.",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes of the people, instead of motion.")
 @click.option(
@@ -29,6 +29,13 @@ import click
 @click.option(
     "--place", metavar="LAT,LON,METRES", help="Where the camera stands, and how exactly that is known."
 )
+@click.option("--telemetry", type=click.Path(path_type=Path), help="Of a drone: .srt of DJI, .csv or .json.")
+@click.option(
+    "--altitude", type=float, help="Of the camera over the people's ground, metres, if it is fixed."
+)
+@click.option("--pitch", type=float, help="Degrees below the horizon, if it is fixed.")
+@click.option("--yaw", type=float, help="Degrees clockwise from north, if it is fixed.")
+@click.option("--fov", type=float, help="Horizontal field of view, degrees.")
 @click.option(
     "--days", type=click.FloatRange(min=0), default=3.0, show_default=True, help="How long to keep people."
 )
@@ -48,6 +55,11 @@ def run(
     boxes: Path | None,
     start: str | None,
     place: str | None,
+    telemetry: Path | None,
+    altitude: float | None,
+    pitch: float | None,
+    yaw: float | None,
+    fov: float | None,
     days: float,
     max_gb: float,
 ) -> None:
@@ -63,6 +75,7 @@ def run(
     from tagclip.runtime.source import VideoSource, open_source
     from tagclip.runtime.store import Retention, TrackStore
     from tagclip.runtime.store_track import Place
+    from tagclip.runtime.telemetry import CameraPose, Telemetry, read_telemetry
     from tagclip.runtime.terminal import Progress
     from tagclip.runtime.watch import Camera, Watcher
     from tagclip.runtime.when import parse_when, show_when
@@ -77,13 +90,27 @@ def run(
     else:
         start_s = source.stat().st_mtime - opened.frame_count / opened.fps
     where = Place(*parse_near(place, "--place")) if place else None
-    known = Camera(camera or source.stem, view, start_s, where)
+    fixed = CameraPose(
+        latitude_deg=where.latitude_deg if where else None,
+        longitude_deg=where.longitude_deg if where else None,
+        altitude_m=altitude,
+        pitch_deg=pitch,
+        yaw_deg=yaw,
+        field_of_view_deg=fov,
+    )
+    told = read_telemetry(telemetry, fixed) if telemetry else Telemetry(fixed=fixed)
+    size_px = (opened.width_px, opened.height_px)
+    known = Camera(camera or source.stem, view, start_s, size_px, where, told)
     encoders = open_bundle(bundle)
-    encoder = ImageEncoder(encoders, view)
     shown = Progress("watching", "frames")
     with TrackStore(path, Retention(days, int(max_gb * 1e9))) as store:
         watcher = Watcher(
-            known, detector_of(opened, boxes), encoder, encoders.encoder_id, store, boxes is None
+            known,
+            detector_of(opened, boxes),
+            lambda of: ImageEncoder(encoders, of),
+            encoders.encoder_id,
+            store,
+            boxes is None,
         )
         for frame in opened:
             watcher.see(frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -11,11 +12,13 @@ import numpy as np
 from tagclip.runtime.boxes import Detector
 from tagclip.runtime.crops import Crop, CropKeeper
 from tagclip.runtime.errors import OutputError
+from tagclip.runtime.ground import place_of, view_of
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.telemetry import Telemetry
 from tagclip.runtime.tracker import Track, Tracker
 
 KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a query finds them at once
@@ -28,21 +31,34 @@ class Camera:
 
     Attributes:
         name: under which its tracks are kept.
-        view: "aerial", "ground" or "auto".
+        view: "aerial" or "ground"; "auto" for what the telemetry tells of each person, if it does.
         start_s: Unix time, UTC, of the footage's time 0.
-        place: where the camera stands, for want of the people's own.
+        size_px: width and height of its frames.
+        place: where the camera stands, for want of the people's own places.
+        telemetry: where it was and looked.
     """
 
     name: str
     view: str
     start_s: float
+    size_px: tuple[int, int]
     place: Place | None = None
+    telemetry: Telemetry | None = None
+
+    def seen(self, crop: Crop) -> tuple[str, Place | None]:
+        """View ("auto" when unknown) and place of somebody, by the time and box of one crop."""
+        if self.telemetry is None:
+            return self.view, self.place
+        pose = self.telemetry.at(crop.time_s)
+        view = view_of(pose, crop.box_xywh_px, self.size_px) if self.view == "auto" else None
+        return view or self.view, place_of(pose, crop.box_xywh_px, self.size_px) or self.place
 
 
 class Watcher:
     """Give it the frames in order, then call `end`.
 
     Args:
+        encoder: gives what embeds crops of a view, "aerial", "ground" or "auto".
         drop_still: leave out what never moves; right for motion, wrong for other detectors.
     """
 
@@ -50,12 +66,13 @@ class Watcher:
         self,
         camera: Camera,
         detector: Detector,
-        encoder: Encodes,
+        encoder: Callable[[str], Encodes],
         encoder_id: str,
         store: TrackStore,
         drop_still: bool,
     ) -> None:
-        self._camera, self._detector, self._encoder = camera, detector, encoder
+        self._camera, self._detector, self._encoder_of = camera, detector, encoder
+        self._encoders: dict[str, Encodes] = {}
         self._encoder_id, self._store, self._drop_still = encoder_id, store, drop_still
         self._tracker, self._keeper = Tracker(), CropKeeper()
         self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store
@@ -93,24 +110,39 @@ class Watcher:
         ]
         if not shown:
             return
-        vectors = self._encoder.embed([crop.image for _, crops in shown for crop in crops])
-        edges = np.cumsum([len(crops) for _, crops in shown])[:-1]
-        rows = []
-        for (track, crops), own in zip(shown, np.split(vectors, edges), strict=True):
-            best = max(crops, key=lambda crop: crop.quality)
-            rows.append((self._stored(track, best, mean_vector(own, crops)), _jpeg(best)))
+        best = [max(crops, key=lambda crop: crop.quality) for _, crops in shown]
+        seen = [self._camera.seen(crop) for crop in best]
+        vectors: dict[int, np.ndarray] = {}
+        for view in sorted({view for view, _ in seen}):
+            of_view = [k for k, (own, _) in enumerate(seen) if own == view]
+            vectors |= self._embedded(view, {k: shown[k][1] for k in of_view})
+        rows = [
+            (self._stored(track, best[k], *seen[k], vectors[k]), _jpeg(best[k]))
+            for k, (track, _) in enumerate(shown)
+        ]
         self._store.add(rows)
         for (track, _), (stored, _) in zip(shown, rows, strict=True):
             self.people += track.id not in self._ids
             self._ids[track.id] = stored.id
 
-    def _stored(self, track: Track, best: Crop, vector: np.ndarray) -> StoredTrack:
+    def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:
+        """The mean vectors of several people's crops, by the same keys, all in one go."""
+        if view not in self._encoders:
+            self._encoders[view] = self._encoder_of(view)
+        vectors = self._encoders[view].embed([crop.image for own in crops.values() for crop in own])
+        edges = np.cumsum([len(own) for own in crops.values()])[:-1]
+        parts = np.split(vectors, edges)
+        return {k: mean_vector(part, own) for (k, own), part in zip(crops.items(), parts, strict=True)}
+
+    def _stored(
+        self, track: Track, best: Crop, view: str, place: Place | None, vector: np.ndarray
+    ) -> StoredTrack:
         camera = self._camera
         start_s = camera.start_s + track.start_s
         return StoredTrack(
             id=self._ids.get(track.id) or uuid7(int(start_s * 1000)),
             camera=camera.name,
-            view=camera.view if camera.view != "auto" else "unknown",
+            view=view if view != "auto" else "unknown",
             start_s=start_s,
             end_s=camera.start_s + track.end_s,
             best_s=camera.start_s + best.time_s,
@@ -118,7 +150,7 @@ class Watcher:
             box_xywh_px=best.box_xywh_px,
             encoder_id=self._encoder_id,
             vector=vector,
-            place=camera.place,
+            place=place,
         )
 
     def _forget(self, tracks: list[Track]) -> None:

@@ -22,6 +22,7 @@ from tagclip.runtime.watch import Camera, Watcher
 
 CLIP = Path(cli.__file__).parent / "data" / "example.mp4"
 QUERY = "a woman in a dark red jacket and light blue trousers with a yellow backpack"
+SIZE = (900, 160)
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -107,7 +108,9 @@ def test_somebody_in_view_is_kept_at_once_and_only_once(
 ) -> None:
     monkeypatch.setattr(watch, "KEEP_EVERY_S", 2.0)
     with TrackStore(tmp_path / "s.db") as store:
-        watcher = Watcher(Camera("c", "ground", 5000.0), Walk(100), Constant(), "e" * 64, store, True)
+        watcher = Watcher(
+            Camera("c", "ground", 5000.0, SIZE), Walk(100), lambda view: Constant(), "e" * 64, store, True
+        )
         ends: list[float] = []
         for frame in frames(200):
             watcher.see(frame)
@@ -131,7 +134,14 @@ def test_what_never_moves_is_left_out_when_asked(tmp_path: Path) -> None:
     for drop, people in ((True, 0), (False, 1)):
         with TrackStore(tmp_path / f"{drop}.db") as store:
             encoder = Constant()
-            watcher = Watcher(Camera("c", "auto", 0.0), still(100), encoder, "e" * 64, store, drop)
+            watcher = Watcher(
+                Camera("c", "auto", 0.0, SIZE),
+                still(100),
+                lambda view, encoder=encoder: encoder,
+                "e" * 64,
+                store,
+                drop,
+            )
             for frame in frames(30):
                 watcher.see(frame)
             watcher.end()
@@ -157,3 +167,53 @@ def test_the_start_is_taken_from_the_file(run: Run, tmp_path: Path) -> None:
         assert track.camera == "copy" and changed_s - 4.1 < track.start_s < track.end_s <= changed_s + 0.1
     status, _, err = run("run", copy, "--store", tmp_path / "s.db", "--boxes", boxes, "--start", "9d")
     assert status == 0 and "1 deleted that were seen more than 3 days ago (--days keeps them longer)" in err
+
+
+@pytest.mark.slow
+def test_a_drones_telemetry_places_people_and_chooses_the_view(run: Run, tmp_path: Path) -> None:
+    """A rendered flight: the truth's boxes and camera go in, and people are kept where the truth has them."""
+    pytest.importorskip("anny")
+    pytest.importorskip("warp")
+    pytest.importorskip("matplotlib")
+    from tagclip.train.synth.scene import FIELD_OF_VIEW_DEG, write_scene
+
+    clip = tmp_path / "flight.mp4"
+    write_scene(
+        clip, people=3, seconds=4, fps=5, altitude_m=12, pitch_deg=50, width_px=320, height_px=192, seed=4,
+        motion="moving",
+    )  # fmt: skip
+    truth = json.loads(clip.with_suffix(".json").read_text())
+    metres_north, metres_east = 111_195.0, 111_195.0 * np.cos(np.deg2rad(47))
+    lines = ["time_s,latitude_deg,longitude_deg,altitude_m,pitch_deg,yaw_deg,roll_deg"]
+    for frame in truth["frames"]:
+        c = frame["camera"]
+        latitude, longitude = 47 + c["y_m"] / metres_north, 8 + c["x_m"] / metres_east
+        lines.append(
+            f"{frame['time_s']},{latitude:.8f},{longitude:.8f},{c['altitude_m']},{c['pitch_deg']},{c['yaw_deg']},{c['roll_deg']}"
+        )
+    (tmp_path / "flight.csv").write_text("\n".join(lines))
+    store = tmp_path / "s.db"
+    status, out, err = run(
+        "run", clip, "--store", store, "--boxes", clip.with_suffix(".json"), "--telemetry", tmp_path / "flight.csv",
+        "--fov", FIELD_OF_VIEW_DEG,
+    )  # fmt: skip
+    assert status == 0, err
+    with TrackStore(store, read_only=True) as opened:
+        tracks = list(opened.get(opened.keys()).values())
+    assert len(tracks) >= 2
+    for track in tracks:
+        assert track.view == "aerial" and track.place is not None
+        people = truth["frames"][track.frame]["people"]
+        away = [
+            np.hypot(
+                (track.place.latitude_deg - 47) * metres_north - person["place_m"][1],
+                (track.place.longitude_deg - 8) * metres_east - person["place_m"][0],
+            )
+            for person in people
+        ]
+        boxes = [np.abs(np.subtract(track.box_xywh_px, person["box_xywh_px"])).max() for person in people]
+        assert away[int(np.argmin(boxes))] < 1.0  # the box's lower edge is not quite the feet
+        assert 6 < track.place.error_m < 20
+    near = f"{47 + people[0]['place_m'][1] / metres_north},{8 + people[0]['place_m'][0] / metres_east},3"
+    found = json.loads(run("search", "somebody", store, "--near", near, "--json")[1])["results"]
+    assert 1 <= len(found) <= len(tracks)

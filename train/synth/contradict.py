@@ -1,6 +1,6 @@
 """Does a caption that somebody else wrote contradict what was drawn? By the words of our lexicon, lenient in doubt.
 
-What the lexicon does not know is not judged, nor is a colour that stands behind its thing ("a shirt that is red").
+What the lexicon does not know is not judged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from tagclip.train.synth.colour_names import MORE_NAMES, SHADES
 Reason = Literal["empty", "protected", "gender", "age", "thing", "unseen", "colour"]
 REASONS: tuple[Reason, ...] = ("empty", "protected", "gender", "age", "thing", "unseen", "colour")
 
-_FAR = 16.0  # CIE94; two colours that are nearer may go by one word, whatever their basic terms
+# CIE94 from all that a name of a colour stands for. Terms that border on each other are taken for one another more
+# readily, yet not from end to end: navy and white are no shades of one colour, although blue borders on white.
+_FAR, _FAR_BETWEEN_NEIGHBOURS = 16.0, 28.0
 
 
 def _words(text: str) -> frozenset[str]:
@@ -95,6 +97,8 @@ _BETWEEN = SHADES | _words(
     """
 )
 _LINKS = _words("and & / or")
+# Between a thing and a colour that is said of it: "a shirt that is red".
+_SAYS = _words("that which is are was were in coloured colored")
 _NEGATIONS = _words("no without not nor")
 _FEMALE, _MALE = (
     frozenset(
@@ -228,7 +232,8 @@ def _things(
         if not shown:
             found.append(Contradiction("unseen" if meant else "thing", name))
             continue
-        drawn = [rgb for t in shown for rgb in t.colours]
+        # Over a white shirt a jacket is no white jacket: what goes by the very name counts first.
+        drawn = [rgb for t in [t for t in shown if t.kind in kinds] or shown for rgb in t.colours]
         for colour in _said_of(tokens, colours, start, end):
             if drawn and all(_differs(colour, rgb) for rgb in drawn):
                 found.append(Contradiction("colour", f"{colour} {name}"))
@@ -242,13 +247,13 @@ def _has(who: Appearance, visible: Mapping[str, float]) -> list[_Thing]:
         return any(visible.get(part, 0.0) > 0 for part in parts)
 
     top = who.top
-    tops = tuple(c for c in (top.rgb, top.rgb2, top.sleeve_rgb, top.inner_rgb) if c is not None)
+    sleeves = None if "vest" in top.kind else top.sleeve_rgb  # below a vest they are those of the garment under it
+    tops = tuple(c for c in (top.rgb, top.rgb2, sleeves) if c is not None)
     top_seen = seen("top", "sleeves", "top_pattern")
     things = [_Thing(top.kind, top_seen, tops), _Thing(who.shoes.kind, seen("shoes"), (who.shoes.rgb,))]
     if top.inner_rgb is not None:
-        # The sleeves below a vest are those of the garment under it.
         shown = seen("inner", "sleeves") if "vest" in top.kind else seen("inner")
-        things.append(_Thing("inner", shown, tops))
+        things.append(_Thing("inner", shown, (top.inner_rgb,)))
     if top.has_hood or top.kind in ("hoodie", "hooded jacket"):
         things.append(_Thing("hood", top_seen, tops))
     if who.bottom:
@@ -265,7 +270,7 @@ def _has(who: Appearance, visible: Mapping[str, float]) -> list[_Thing]:
 
 
 def _said_of(tokens: list[str], colours: Mapping[int, list[str]], start: int, end: int) -> list[str]:
-    """The colours in front of a thing, or within its name ("long red coat"); of "red and blue shirt" both."""
+    """The colours of a thing: in front (of "red and blue shirt" both), in its name ("long red coat"), behind ("is red")."""
     said = [c for k in range(start, end) for c in colours.get(k, [])]
     k = start
     while not colours.get(k) and k > 0 and tokens[k - 1] in _BETWEEN:
@@ -274,6 +279,12 @@ def _said_of(tokens: list[str], colours: Mapping[int, list[str]], start: int, en
     while k > 0 and colours.get(k) and colours.get(k - 1) and tokens[k - 1] in _LINKS:
         k -= 1
         said += colours[k]
+    k = end
+    while k < len(tokens) and tokens[k] in _SAYS and not colours.get(k):
+        k += 1
+    # "in red boots" tells of the boots.
+    if k > end and (k == len(tokens) or tokens[k] in (".", ",", ";", "and")):
+        said += colours.get(k, [])
     return said
 
 
@@ -289,9 +300,8 @@ def _differs(colour: str, rgb: palette.RGB) -> bool:
     """Whether nobody would give `rgb` this name of a colour."""
     families, lab = _colours()[colour]
     basic = palette.basic_name(rgb)
-    if any(palette.neighbours(family, basic) for family in families):
-        return False
-    return float(palette.delta_e(palette.to_lab(rgb), lab).min()) > _FAR
+    near = any(palette.neighbours(family, basic) for family in families)
+    return float(palette.delta_e(palette.to_lab(rgb), lab).min()) > (_FAR_BETWEEN_NEIGHBOURS if near else _FAR)
 
 
 def _read(caption: str) -> tuple[list[str], dict[int, list[str]]]:
