@@ -39,7 +39,13 @@ def test_differences_are_paired_by_seed() -> None:
     assert first["deviation"] == pytest.approx(np.std([50, 60], ddof=1))
     assert second["difference"] == pytest.approx(10)
     assert second["interval"] == pytest.approx([10, 10])  # the same for everybody: no doubt left
-    assert "| better | 65.0 ± 7.1; +10.0 [+10.0, +10.0] |" in as_markdown(table)
+    assert "| better | 2 | 65.0 ± 7.1; +10.0 [+10.0, +10.0] |" in as_markdown(table)
+
+
+def test_fewer_seeds_are_compared_with_the_same_ones_of_the_other() -> None:
+    base = outcome("base", [[0.2, 0.4], [0.9, 0.9]])
+    table = summarise([base, outcome("other", [[0.3, 0.5]])])
+    assert table[1]["seeds"] == 1 and table[1]["columns"][1]["difference"] == pytest.approx(10)
 
 
 def test_one_seed_has_no_spread() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from tagclip.train.synth import garments, lexicon, palette
 from tagclip.train.synth.appearance import Appearance
 from tagclip.train.synth.colour_names import MORE_NAMES, SHADES
@@ -73,12 +75,11 @@ _WIDER = {
     "top knot": "hair",
     "topknot": "hair",
     "bald": "bald",
-    **dict.fromkeys(
-        "glasses sunglasses gloves tie necktie apron jumpsuit overalls robe socks".split(), "never drawn"
-    ),
     "shaved head": "bald",
     "shaven head": "bald",
-}
+} | dict.fromkeys(
+    _words("glasses sunglasses gloves tie necktie apron jumpsuit overalls robe socks"), "never drawn"
+)
 # Names that mean something else as well.
 _AMBIGUOUS = _words(
     """mini maxi shift shell carrier case pack clutch slides sliders runners kicks flats trunks container packet package
@@ -247,7 +248,7 @@ def _has(who: Appearance, visible: Mapping[str, float]) -> list[_Thing]:
         return any(visible.get(part, 0.0) > 0 for part in parts)
 
     top = who.top
-    sleeves = None if "vest" in top.kind else top.sleeve_rgb  # below a vest they are those of the garment under it
+    sleeves = None if "vest" in top.kind else top.sleeve_rgb  # a vest's are those of the garment under it
     tops = tuple(c for c in (top.rgb, top.rgb2, sleeves) if c is not None)
     top_seen = seen("top", "sleeves", "top_pattern")
     things = [_Thing(top.kind, top_seen, tops), _Thing(who.shoes.kind, seen("shoes"), (who.shoes.rgb,))]
@@ -270,7 +271,7 @@ def _has(who: Appearance, visible: Mapping[str, float]) -> list[_Thing]:
 
 
 def _said_of(tokens: list[str], colours: Mapping[int, list[str]], start: int, end: int) -> list[str]:
-    """The colours of a thing: in front (of "red and blue shirt" both), in its name ("long red coat"), behind ("is red")."""
+    """The colours of a thing: in front ("red and blue shirt": both), within ("long red coat"), behind ("is red")."""
     said = [c for k in range(start, end) for c in colours.get(k, [])]
     k = start
     while not colours.get(k) and k > 0 and tokens[k - 1] in _BETWEEN:
@@ -298,10 +299,14 @@ def _adjectives(tokens: list[str], start: int) -> list[str]:
 
 def _differs(colour: str, rgb: palette.RGB) -> bool:
     """Whether nobody would give `rgb` this name of a colour."""
-    families, lab = _colours()[colour]
+    table = _colours()
+    families, lab = table[colour] if colour in table else table[colour.partition(" ")[2]]
+    if colour not in table:  # a shade of a name that is no basic term: anything of its family
+        lab = np.concatenate([lab, *(table[family][1] for family in sorted(families))])
     basic = palette.basic_name(rgb)
     near = any(palette.neighbours(family, basic) for family in families)
-    return float(palette.delta_e(palette.to_lab(rgb), lab).min()) > (_FAR_BETWEEN_NEIGHBOURS if near else _FAR)
+    limit = _FAR_BETWEEN_NEIGHBOURS if near else _FAR
+    return float(palette.delta_e(palette.to_lab(rgb), lab).min()) > limit
 
 
 def _read(caption: str) -> tuple[list[str], dict[int, list[str]]]:
@@ -317,7 +322,9 @@ def _read(caption: str) -> tuple[list[str], dict[int, list[str]]]:
         for n in (3, 2, 1):
             name = " ".join(raw[k : k + n])
             if name in _colours() and len(raw) >= k + n:
-                colours.setdefault(len(tokens), []).append(name)
+                # Of "violet red" the last counts; a "pale teal" may be far from teal.
+                shade = tokens[-1] if tokens and (tokens[-1] in SHADES or tokens[-1].endswith("ish")) else ""
+                colours[len(tokens)] = [f"{shade} {name}" if shade and name not in palette.TABLE else name]
                 k += n
                 break
         else:
