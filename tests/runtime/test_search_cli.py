@@ -156,7 +156,7 @@ def test_what_is_wrong_is_said_without_a_traceback(
 def test_a_taken_output_is_refused_before_the_work(
     run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_cli, "_detector", lambda *args: pytest.fail("the work began"))
+    monkeypatch.setattr(search_cli, "detector_of", lambda *args: pytest.fail("the work began"))
     assert run("red", clip, "--out", clip.parent)[0] == 1
 
 
