@@ -26,19 +26,6 @@ SIZE = (900, 160)
 Run = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `tagclip` in this process: (exit status, stdout, stderr)."""
-
-    def called(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return called
-
-
 @pytest.mark.slow
 def test_whom_it_keeps_is_whom_search_finds(run: Run, tmp_path: Path) -> None:
     store = tmp_path / "s.db"

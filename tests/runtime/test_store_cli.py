@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("numkong")
 
-from tagclip.runtime import cli
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import QueryError
@@ -57,19 +56,6 @@ def store(tmp_path: Path) -> Path:
             assert ok
             opened.add([(track, jpeg.tobytes())])
     return path
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run `tagclip` in this process: (exit status, stdout, stderr)."""
-
-    def called(*arguments: object) -> tuple[int, str, str]:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return called
 
 
 def test_the_ranking_is_that_of_the_vectors(store: Path, run: Run) -> None:
