@@ -15,7 +15,17 @@ PAGES = [
     "README.md",
     *(
         f"docs/{page}.md"
-        for page in ("model", "data", "engines", "export", "evaluation", "format", "store", "training")
+        for page in (
+            "ablation",
+            "model",
+            "data",
+            "engines",
+            "export",
+            "evaluation",
+            "format",
+            "store",
+            "training",
+        )
     ),
 ]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
