@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tagclip.runtime.earth import EARTH_M
 from tagclip.runtime.store_track import Place
 from tagclip.runtime.telemetry import CameraPose
 
-EARTH_M = 6_371_000.0
 FARTHEST_M = 2000.0  # beyond, a degree of pitch decides about kilometres
 AERIAL_FROM_DEG = 27.5  # elevation; the views of training meet between 25 and 30
 STEEP_DEG = 60.0  # from there on the middle of a box is nearer to the feet than its lower edge

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import StoreError
 from tagclip.runtime.search import Encodes
+from tagclip.runtime.source import Image, decode_image
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.views import VIEWS
 
@@ -26,7 +26,7 @@ def reindex(
 
     Args:
         encoder_id: of the new encoder.
-        encoder: takes "aerial", "ground" or "auto", gives what embeds pictures of that view.
+        encoder: takes "aerial", "ground" or "auto", gives what embeds pictures of that view; asked for every batch.
         progress: called with tracks done and all.
 
     Raises:
@@ -34,17 +34,14 @@ def reindex(
         EngineError: the encoder fails.
     """
     todo = [key for key, track in store.since(0) if track.encoder_id != encoder_id]
-    encoders: dict[str, Encodes] = {}
     for start in range(0, len(todo), BATCH):
         keys = todo[start : start + BATCH]
         tracks, pictures = store.get(keys), store.thumbnails(keys)
         vectors: dict[int, NDArray[np.floating]] = {}
         for view in sorted({_view(track.view) for track in tracks.values()}):
-            if view not in encoders:
-                encoders[view] = encoder(view)
             of_view = [key for key in tracks if _view(tracks[key].view) == view]
             crops = [decoded(pictures[key], f"{store.path}: track {key}") for key in of_view]
-            vectors |= dict(zip(of_view, encoders[view].embed(crops), strict=True))
+            vectors |= dict(zip(of_view, encoder(view).embed(crops), strict=True))
         store.embed_anew(vectors, encoder_id)
         progress(min(start + BATCH, len(todo)), len(todo))
     return len(todo)
@@ -54,9 +51,9 @@ def _view(view: str) -> str:
     return view if view in VIEWS else "auto"
 
 
-def decoded(jpeg: bytes, whose: str) -> NDArray[np.uint8]:
+def decoded(jpeg: bytes, whose: str) -> Image:
     """A thumbnail as RGB uint8 (H, W, 3). Raises: StoreError, it is none; the message begins with `whose`."""
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR) if jpeg else None
+    image = decode_image(jpeg)
     if image is None:
         raise StoreError(f"{whose}: the picture cannot be decoded; restore the store, or prune it")
-    return np.ascontiguousarray(image[..., ::-1], np.uint8)
+    return image

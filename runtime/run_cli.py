@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 
@@ -107,7 +108,7 @@ def run(
         watcher = Watcher(
             known,
             detector_of(opened, boxes),
-            lambda of: ImageEncoder(encoders, of),
+            functools.cache(lambda of: ImageEncoder(encoders, of)),
             encoders.encoder_id,
             store,
             boxes is None,

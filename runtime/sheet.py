@@ -32,9 +32,10 @@ class Card:
     images: Sequence[Image]
 
 
-def image_bytes(image: Image, suffix: str) -> bytes:
+def image_bytes(image: Image, suffix: str, jpeg_quality: int = 95) -> bytes:
     """An RGB uint8 (H, W, 3) image as a file of that suffix. Raises: OutputError, OpenCV cannot write such files."""
-    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    how = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if suffix == ".jpg" else []
+    ok, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), how)
     if not ok:
         raise OutputError(f"this OpenCV cannot write {suffix} files")
     return bytes(data)

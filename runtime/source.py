@@ -214,10 +214,16 @@ def open_source(path: Path) -> VideoSource | FolderSource:
 def read_image(path: Path) -> Image | None:
     """Decode one image to RGB uint8 (H, W, 3); None when it is not one."""
     try:
-        data = np.frombuffer(path.read_bytes(), np.uint8)
-        # cv2.imread cannot open every path on every system; imdecode sees bytes only.
-        bgr = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    except (OSError, cv2.error):
+        return decode_image(path.read_bytes())  # cv2.imread cannot open every path on every system
+    except OSError:
+        return None
+
+
+def decode_image(data: bytes) -> Image | None:
+    """The bytes of one image file as RGB uint8 (H, W, 3); None when they are none."""
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:
         return None
     return None if bgr is None else cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from pathlib import Path
@@ -65,7 +66,9 @@ def reindex(path: Path, bundle: Path | None) -> None:
     opened = open_bundle(bundle)
     shown = Progress("embedding", "pictures")
     with TrackStore(path, must_exist=True) as kept:
-        done = run(kept, opened.encoder_id, lambda view: ImageEncoder(opened, view), shown.update)
+        done = run(
+            kept, opened.encoder_id, functools.cache(lambda view: ImageEncoder(opened, view)), shown.update
+        )
     shown.end()
     click.echo(f"{done} tracks embedded anew by {opened.encoder_id[:12]}")
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tagclip.runtime.earth import great_circle_m
 from tagclip.runtime.errors import StoreEncoderError
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import StoredTrack
 
-EARTH_M = 6_371_000.0
 FIRST_ROWS = 1024
 THREADS = 2
 ALONE = 50_000  # rows below which one thread is as fast
@@ -57,7 +57,7 @@ class StoreIndex:
     """
 
     def __init__(self, store: TrackStore, encoder_id: str, dim: int) -> None:
-        self._store, self._encoder_id, self._dim = store, encoder_id, dim
+        self._store, self._encoder_id = store, encoder_id
         self._rows = 0
         self._last_key = 0
         self._columns: dict[str, NDArray[Any]] = {
@@ -80,21 +80,23 @@ class StoreIndex:
 
     def refresh(self) -> None:
         """Take in what was added to the store since, and forget what was deleted. Raises: as the constructor."""
-        others = {name: count for name, count in self._store.encoders().items() if name != self._encoder_id}
-        if others:
-            counts = ", ".join(f"{count} by {name[:12]}" for name, count in sorted(others.items()))
-            raise StoreEncoderError(
-                f"{self._store.path} holds tracks of other encoders ({counts}), the bundle's is "
-                f"{self._encoder_id[:12]}: `tagclip store reindex` embeds their pictures anew, or name the old bundle"
-            )
         for key, track in self._store.since(self._last_key):
+            if track.encoder_id != self._encoder_id:
+                raise self._of_others()
             self._append(key, track)
-        keys = self._store.keys()
-        if len(keys) < self._rows:
-            kept = np.isin(self._columns["key"][: self._rows], keys)
+        if len(self._store) < self._rows:
+            kept = np.isin(self._columns["key"][: self._rows], self._store.keys())
             self._rows = int(kept.sum())
             for column in self._columns.values():
                 column[: self._rows] = column[: len(kept)][kept]
+
+    def _of_others(self) -> StoreEncoderError:
+        others = {name: count for name, count in self._store.encoders().items() if name != self._encoder_id}
+        counts = ", ".join(f"{count} by {name[:12]}" for name, count in sorted(others.items()))
+        return StoreEncoderError(
+            f"{self._store.path} holds tracks of other encoders ({counts}), the bundle's is "
+            f"{self._encoder_id[:12]}: `tagclip store reindex` embeds their pictures anew, or name the old bundle"
+        )
 
     def _append(self, key: int, track: StoredTrack) -> None:
         if self._rows == len(self._columns["key"]):
@@ -189,11 +191,3 @@ def to_int8(vector: Floats) -> tuple[NDArray[np.int8], np.float32]:
     """Codes int8 (D,) and their scale: codes * scale is the vector, rounded."""
     scale = np.float32(max(float(np.abs(vector).max()), 1e-12) / 127)
     return np.rint(vector / scale).astype(np.int8), scale
-
-
-def great_circle_m(latitude: float, longitude: float, latitudes: Any, longitudes: Any) -> NDArray[np.float64]:
-    """Metres between a point and others (n,), all in degrees, on a sphere (haversine formula)."""
-    a, b = np.deg2rad(latitude), np.deg2rad(np.asarray(latitudes, np.float64))
-    turn = np.deg2rad(np.asarray(longitudes, np.float64) - longitude)
-    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(turn / 2) ** 2
-    return 2 * EARTH_M * np.arcsin(np.sqrt(np.clip(half, 0, 1)))

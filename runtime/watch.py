@@ -6,15 +6,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from tagclip.runtime.boxes import Detector
 from tagclip.runtime.crops import Crop, CropKeeper
-from tagclip.runtime.errors import OutputError
 from tagclip.runtime.ground import place_of, view_of
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
+from tagclip.runtime.sheet import image_bytes
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import Place, StoredTrack
@@ -58,7 +57,7 @@ class Watcher:
     """Give it the frames in order, then call `end`.
 
     Args:
-        encoder: gives what embeds crops of a view, "aerial", "ground" or "auto".
+        encoder: gives what embeds crops of a view, "aerial", "ground" or "auto"; asked whenever people are kept.
         drop_still: leave out what never moves; right for motion, wrong for other detectors.
     """
 
@@ -72,7 +71,6 @@ class Watcher:
         drop_still: bool,
     ) -> None:
         self._camera, self._detector, self._encoder_of = camera, detector, encoder
-        self._encoders: dict[str, Encodes] = {}
         self._encoder_id, self._store, self._drop_still = encoder_id, store, drop_still
         self._tracker, self._keeper = Tracker(), CropKeeper()
         self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store
@@ -117,7 +115,10 @@ class Watcher:
             of_view = [k for k, (own, _) in enumerate(seen) if own == view]
             vectors |= self._embedded(view, {k: shown[k][1] for k in of_view})
         rows = [
-            (self._stored(track, best[k], *seen[k], vectors[k]), _jpeg(best[k]))
+            (
+                self._stored(track, best[k], *seen[k], vectors[k]),
+                image_bytes(best[k].image, ".jpg", JPEG_QUALITY),
+            )
             for k, (track, _) in enumerate(shown)
         ]
         self._store.add(rows)
@@ -127,9 +128,7 @@ class Watcher:
 
     def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:
         """The mean vectors of several people's crops, by the same keys, all in one go."""
-        if view not in self._encoders:
-            self._encoders[view] = self._encoder_of(view)
-        vectors = self._encoders[view].embed([crop.image for own in crops.values() for crop in own])
+        vectors = self._encoder_of(view).embed([crop.image for own in crops.values() for crop in own])
         edges = np.cumsum([len(own) for own in crops.values()])[:-1]
         parts = np.split(vectors, edges)
         return {k: mean_vector(part, own) for (k, own), part in zip(crops.items(), parts, strict=True)}
@@ -157,10 +156,3 @@ class Watcher:
         for track in tracks:
             self._keeper.forget(track.id)
             self._ids.pop(track.id, None)
-
-
-def _jpeg(crop: Crop) -> bytes:
-    ok, data = cv2.imencode(".jpg", crop.image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    if not ok:
-        raise OutputError("this OpenCV cannot write JPEG")
-    return data.tobytes()

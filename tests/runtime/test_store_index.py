@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("numkong")
 
+from tagclip.runtime.earth import great_circle_m
 from tagclip.runtime.errors import StoreEncoderError
 from tagclip.runtime.store import TrackStore
-from tagclip.runtime.store_index import StoreIndex, Where, great_circle_m, to_int8
+from tagclip.runtime.store_index import StoreIndex, Where, to_int8
 from tagclip.runtime.store_track import Place, StoredTrack
 
 ENCODER = "a" * 64

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tagclip.runtime.earth import great_circle_m
 from tagclip.runtime.errors import SourceError
 from tagclip.runtime.ground import elevation_deg, place_of, view_of
-from tagclip.runtime.store_index import great_circle_m
 from tagclip.runtime.telemetry import CameraPose, Telemetry, read_telemetry
 
 NEW_SRT = """1

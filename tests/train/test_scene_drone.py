@@ -21,10 +21,10 @@ from tagclip.train.synth.figure import Figure
 from tagclip.train.synth.filming import Filming, SteadyPlace
 from tagclip.train.synth.flight import Flight, Pose
 from tagclip.train.synth.people import sample_appearance
-from tagclip.train.synth.picture import background
+from tagclip.train.synth.picture import background, ground_reach_m
 from tagclip.train.synth.places import sample_place
 from tagclip.train.synth.scene import focal_length_px, write_scene
-from tagclip.train.synth.walkers import Walker, ground_reach_m, ground_span, sample_walkers
+from tagclip.train.synth.walkers import Walker, ground_span, sample_walkers
 
 pytestmark = pytest.mark.slow
 WIDTH, HEIGHT, FPS = 320, 192, 5

@@ -1,4 +1,4 @@
-"""From posed people to what a camera records: shading, then the sensor's faults."""
+"""The light that reaches a camera from posed people, things and the ground."""
 
 from __future__ import annotations
 
@@ -95,6 +95,11 @@ class Stage:
         return normals
 
 
+def ground_reach_m(altitude_m: float) -> float:
+    """Metres from the camera within which there is ground; farther away the background stands upright."""
+    return 14.0 + 4 * altitude_m
+
+
 def background(
     place: Place, camera: Camera, rays: Array, distance: Array, sunlit: NDArray[np.bool_]
 ) -> Array:
@@ -105,8 +110,7 @@ def background(
         distance: (n,) metres to the ground plane, inf above the horizon.
         sunlit: (n,) whether the sun reaches the ground there.
     """
-    # Ground up to where it is far away; beyond, the background stands upright.
-    far_m = 14.0 + 4 * camera.position[2]
+    far_m = ground_reach_m(camera.position[2])
     ground = distance < far_m
     out = np.empty((len(rays), 3), np.float32)
     points = camera.position + rays[ground] * distance[ground, None]

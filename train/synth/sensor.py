@@ -12,7 +12,7 @@ from tagclip.train.synth.places import smooth, to_srgb
 
 def shrink(linear: Array, height_px: int) -> NDArray[np.uint8]:
     """What a perfect camera makes of a linear picture (H, W, 3): RGB uint8 (height_px, w, 3)."""
-    width_px = max(6, round(height_px * linear.shape[1] / linear.shape[0]))
+    width_px = _width_px(linear, height_px)
     small: Array = cv2.resize(linear, (width_px, height_px), interpolation=cv2.INTER_AREA)
     return (to_srgb(small) * 255).astype(np.uint8)
 
@@ -32,7 +32,7 @@ def record(
     warmth = rng.normal(0, 0.09) * np.array([1, 0, -1])
     balance = np.exp(rng.normal(0, 0.04, 3) + warmth).astype(np.float32)
     picture = linear * gain * balance
-    width_px = max(6, round(height_px * linear.shape[1] / linear.shape[0]))
+    width_px = _width_px(linear, height_px)
     scale = linear.shape[0] / height_px
     # Few pixels that are blurred as well show nobody: small people are blurred less.
     radius_px = scale * min(1.0, 0.25 + height_px / 100)
@@ -66,6 +66,10 @@ def record(
     if rng.random() < 0.45:
         srgb = _video_colour(srgb, float(rng.uniform(1.5, 4.0)))
     return (np.clip(srgb, 0, 1) * 255).astype(np.uint8)
+
+
+def _width_px(linear: Array, height_px: int) -> int:
+    return max(6, round(height_px * linear.shape[1] / linear.shape[0]))
 
 
 def _video_colour(srgb: Array, blocks: float) -> Array:

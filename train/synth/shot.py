@@ -86,11 +86,7 @@ def _ideal(posed: Posed, pose: Pose, view: str, rng: np.random.Generator) -> Cro
     """What a perfect camera sees on an overcast day of somebody who is alone: for experiments."""
     target = np.array([0, 0, 0.52 * posed.vertices[:, 2].max()], np.float32)
     elevation, azimuth = np.deg2rad(rng.uniform(*ELEVATION_DEG[view])), rng.uniform(0, 2 * np.pi)
-    ahead = np.array(
-        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-    )
-    position = target + 20 * ahead
-    position[2] = max(position[2], 0.4)
+    position = _around(target, elevation, azimuth, 20.0)
     camera = look_at(position, target, 0.0, 1000.0, (0.0, 0.0))
     x_px, y_px = _window(camera, posed, RENDER_PX[1], rng)
     place = replace(sample_place(rng), sun_strength=0.0, sky=np.ones(3, np.float32), shade=0.0)
@@ -107,10 +103,7 @@ def _camera(view: str, height_m: float, rng: np.random.Generator) -> tuple[Camer
     distance = float(np.exp(rng.uniform(*np.log(DISTANCE_M[view]))))
     if view == "aerial":
         distance = float(np.clip(distance, *((np.array(ALTITUDE_M) - target[2]) / np.sin(elevation))))
-    position = target + distance * np.array(
-        [np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)]
-    )
-    position[2] = max(position[2], 0.4)  # no camera below the ground
+    position = _around(target, elevation, azimuth, distance)
     # Near the nadir a person may lie any way in the picture; else nearly upright.
     roll = rng.normal(0, 4 if elevation_deg < 30 else 9) if elevation_deg < 72 else rng.uniform(-50, 50)
     # The person stands off the axis by up to half of the field of view.
@@ -120,6 +113,16 @@ def _camera(view: str, height_m: float, rng: np.random.Generator) -> tuple[Camer
     aside = off * distance * (np.cos(around) * camera.axes[0] + np.sin(around) * camera.axes[1])
     camera = look_at(position, (target + aside).astype(np.float32), float(roll), 1000.0, (0.0, 0.0))
     return camera, elevation_of(position, target)
+
+
+def _around(target: Array, elevation: float, azimuth: float, distance: float) -> Array:
+    """Where (3,) a camera is that sees `target` (3,) from these angles (radians) at `distance` (metres)."""
+    level = np.cos(elevation)
+    position: Array = target + distance * np.array(
+        [level * np.cos(azimuth), level * np.sin(azimuth), np.sin(elevation)]
+    )
+    position[2] = max(position[2], 0.4)  # no camera below the ground
+    return position
 
 
 def _beside(neighbour: Figure, camera: Camera, rng: np.random.Generator) -> Posed:

@@ -11,6 +11,7 @@ from tagclip.train.synth.body import Array
 from tagclip.train.synth.figure import Figure, Posed
 from tagclip.train.synth.flight import Flight
 from tagclip.train.synth.people import sample_appearance
+from tagclip.train.synth.picture import ground_reach_m
 from tagclip.train.synth.poses import WALKING, Pose, sample_pose
 
 STRIDE_PER_LEG = 0.85  # a step with a thigh swing of 1 rad, in leg lengths; keeps feet from sliding
@@ -75,11 +76,6 @@ class Span:
     far_m: float
     altitude_m: float
     reach: float
-
-
-def ground_reach_m(altitude_m: float) -> float:
-    """Metres from the camera within which `picture.background` draws ground; farther away it draws what is behind."""
-    return 14.0 + 4 * altitude_m
 
 
 def ground_span(altitude_m: float, pitch_deg: float, focal_px: float, width_px: int, height_px: int) -> Span:
