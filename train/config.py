@@ -181,7 +181,8 @@ class TrainConfig:
         eval_every: epochs between validations.
         save_every_steps: steps between saved states, besides the one after every epoch; 0 for none.
         seed: of weights, order and augmentation.
-        precision: "fp32", or "bf16" or "fp16" mixed precision (autocast; fp16 with loss scaling).
+        precision: "fp32", or "bf16" or "fp16" mixed precision (autocast; fp16 with loss scaling); "auto" for bf16 where
+            the device computes in it, else fp32.
         accelerator: "cpu", "cuda", or "auto" for CUDA where there is one.
         devices: processes of a machine, each with its own device; 0 takes what torchrun started, or one.
         memory_share: share of the free memory that the images of a split may take; beyond it they are read from disk.
@@ -218,7 +219,7 @@ class TrainConfig:
     eval_every: int = 2
     save_every_steps: int = 0
     seed: int = 0
-    precision: str = "bf16"
+    precision: str = "auto"
     accelerator: str = "auto"
     devices: int = 0
     memory_share: float = 0.5
@@ -251,7 +252,7 @@ class TrainConfig:
         )
         _require(self.lr_new > 0, f"train.lr_new must be over 0, found {self.lr_new}")
         for name, known in (
-            ("precision", ("fp32", "bf16", "fp16")),
+            ("precision", ("auto", "fp32", "bf16", "fp16")),
             ("accelerator", ("auto", "cpu", "cuda")),
             ("sampler", ("random", "pk")),
             ("augment", ("light", "released")),

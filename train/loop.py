@@ -237,7 +237,7 @@ class Run:
             if not math.isfinite(value):
                 self._stop(f"the loss {name} is {value}", batch)
         if (
-            not math.isfinite(size) and config.precision != "fp16"
+            not math.isfinite(size) and self.engine.precision != "fp16"
         ):  # fp16 scales its losses down, and skips the step
             self._stop(f"the norm of the gradient is {size}", batch)
         self.optimiser.step()
@@ -269,7 +269,7 @@ class Run:
         if state.epoch % config.eval_every == 0 or state.epoch == config.epochs:
             model = self.model if self.average is None else self.average.module
             assert isinstance(model, TagClip) and self.val is not None
-            row["val"] = evaluate_split(model, self.val, config.precision)
+            row["val"] = evaluate_split(model, self.val, self.engine.precision)
             if self.board is not None:
                 for gallery, metrics in row["val"].items():
                     scalars = {

@@ -80,7 +80,7 @@ def measure(config: Config, against: str, steps: int, rounds: int, peak_tflops: 
                     times[name].append(seconds)
             if engine.device.type == "cuda":
                 memory[name] = torch.cuda.max_memory_allocated() / 1e9
-    peak = peak_tflops or matmul_tflops(engine.device, config.train.precision)
+    peak = peak_tflops or matmul_tflops(engine.device, engine.precision)
     result: dict[str, Any] = {
         "device": engine.describe(),
         "batch": config.train.batch,

@@ -65,7 +65,7 @@ def test_the_published_recipe_loads() -> None:
         ({"train": {"epochs": 0}}, "train.epochs must be at least 1"),
         ({"train": {"batch": 1}}, "train.batch at least 2"),
         ({"train": {"soft_targets": 1.0}}, "train.soft_targets must lie in 0..1, found 1.0"),
-        ({"train": {"precision": "tf32"}}, "train.precision must be fp32, bf16 or fp16, found 'tf32'"),
+        ({"train": {"precision": "tf32"}}, "train.precision must be auto, fp32, bf16 or fp16, found 'tf32'"),
         ({"train": {"accelerator": "tpu"}}, "train.accelerator must be auto, cpu or cuda, found 'tpu'"),
         ({"train": {"sampler": "x"}}, "train.sampler must be random or pk, found 'x'"),
         ({"train": {"augment": "strong"}}, "train.augment must be light or released, found 'strong'"),

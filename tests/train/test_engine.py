@@ -25,6 +25,15 @@ def test_cpu_is_said() -> None:
     assert engine.describe() == f"CPU with {torch.get_num_threads()} threads, 1 process(es), bf16"
 
 
+@pytest.mark.skipif(
+    not Path("/proc/cpuinfo").exists(), reason="the reference is Linux's list of the CPU's flags"
+)
+def test_bf16_is_chosen_where_the_cpu_has_instructions_for_it() -> None:
+    flags = Path("/proc/cpuinfo").read_text().split()
+    native = bool({"avx512_bf16", "amx_bf16", "bf16"} & set(flags))
+    assert Engine(TrainConfig(accelerator="cpu")).precision == ("bf16" if native else "fp32")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_cuda_without_a_device_is_refused() -> None:
     with pytest.raises(ConfigError, match="train.accelerator is cuda, found no CUDA device"):
