@@ -11,7 +11,7 @@ import numpy as np
 from tagclip.runtime.mp4 import mp4_atomic
 from tagclip.runtime.search import Hit
 from tagclip.runtime.source import Image, VideoSource
-from tagclip.runtime.tracker import Observation, Track
+from tagclip.runtime.target import Observation, Track
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 GREY = (150, 150, 150)

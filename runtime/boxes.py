@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from tagclip.runtime.errors import SourceError
 from tagclip.runtime.source import Frame
 
+MOST_PEOPLE = 300  # in one frame
+
 Floats = NDArray[np.float32]
 
 
@@ -41,6 +43,17 @@ class Detections:
             )
         if self.fill.shape != (count,):
             object.__setattr__(self, "fill", np.ones(count, np.float32))
+
+    def usable(self) -> Detections:
+        """Without what no tracker can follow: numbers that are not finite, boxes without an area, and all but the best
+        `MOST_PEOPLE`, so that a detector gone wild costs time that is bounded."""
+        numbers = np.column_stack([self.boxes_xywh_px, self.scores, self.fill])
+        kept = np.flatnonzero(np.isfinite(numbers).all(1) & (self.boxes_xywh_px[:, 2:] > 0).all(1))
+        if len(kept) == len(numbers) <= MOST_PEOPLE:
+            return self
+        if len(kept) > MOST_PEOPLE:
+            kept = np.sort(kept[np.argsort(-self.scores[kept], kind="stable")[:MOST_PEOPLE]])
+        return Detections(self.boxes_xywh_px[kept], self.scores[kept], self.fill[kept])
 
     @classmethod
     def none(cls) -> Detections:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tagclip.runtime.boxes import Detector
 from tagclip.runtime.crops import Crop, CropKeeper
 from tagclip.runtime.source import FolderSource, Image, VideoSource
-from tagclip.runtime.tracker import Track, Tracker
+from tagclip.runtime.target import Track
+from tagclip.runtime.tracker import Tracker
 
 SHORTEST_S = 0.5  # who is seen for less is dropped: mostly flicker
 STILL_HEIGHTS = 0.4  # what moves less than this part of its height, all its life, is a ghost
@@ -136,9 +137,9 @@ def find_people(
     Raises:
         SourceError: the video breaks in a way that cannot be read past.
     """
-    tracker, keeper = Tracker(), CropKeeper()
+    tracker, keeper = Tracker(camera_moves=not drop_still), CropKeeper()
     for frame in source:
-        found = detector.detect(frame)
+        found = detector.detect(frame).usable()
         keeper.offer(frame, found, tracker.update(frame, found))
         if progress:
             progress(frame.index + 1, source.frame_count)

@@ -77,3 +77,24 @@ def test_detections_check_their_shapes() -> None:
     assert Detections.none().fill.shape == (0,)
     with pytest.raises(ValueError, match=r"\(n, 4\)"):
         Detections(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+
+
+def test_what_no_tracker_can_follow_is_left_out() -> None:
+    nan, inf = float("nan"), float("inf")
+    boxes = np.array(
+        [[0, 0, 9, 9], [nan, 0, 9, 9], [0, 0, 0, 9], [0, 0, 9, -1], [0, inf, 9, 9], [5, 5, 9, 9]], np.float32
+    )
+    found = Detections(boxes, np.array([0.9, 0.9, 0.9, 0.9, 0.9, nan], np.float32)).usable()
+    assert found.boxes_xywh_px.tolist() == [[0, 0, 9, 9]] and found.scores.tolist() == [pytest.approx(0.9)]
+    clean = Detections(boxes[:1], np.ones(1, np.float32))
+    assert clean.usable() is clean and len(Detections.none().usable().scores) == 0
+
+
+def test_of_a_detector_gone_wild_the_best_stay_in_their_order() -> None:
+    scores = np.random.default_rng(0).permutation(1000).astype(np.float32) / 1000
+    boxes = np.column_stack([np.arange(1000), np.zeros(1000), np.ones(1000), np.ones(1000)]).astype(
+        np.float32
+    )
+    found = Detections(boxes, scores).usable()
+    assert len(found.scores) == 300 and found.scores.min() >= np.float32(0.7)
+    assert (np.diff(found.boxes_xywh_px[:, 0]) > 0).all()

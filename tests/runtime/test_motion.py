@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tagclip.runtime.association import iou
 from tagclip.runtime.motion import MotionDetector, PersonScale, split_group
 from tagclip.runtime.source import Frame, Image, VideoSource
-from tagclip.runtime.tracker import iou
 
 STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
 Box = tuple[float, float, float, float]

@@ -111,7 +111,7 @@ def test_the_score_is_the_cosine_of_the_weighted_mean(monkeypatch: pytest.Monkey
             return np.eye(2, dtype=np.float32)[: len(items)]
 
     from tagclip.runtime import search as module
-    from tagclip.runtime.tracker import Observation, Track
+    from tagclip.runtime.target import Observation, Track
 
     black = np.zeros((8, 4, 3), np.uint8)
     box = (0.0, 0.0, 4.0, 8.0)

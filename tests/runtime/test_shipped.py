@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from tagclip.runtime.association import iou
 from tagclip.runtime.bundle import open_bundle, shipped_bundle_path
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.selftest import run_probe
-from tagclip.runtime.tracker import iou
 
 CLIP = shipped_bundle_path().parent / "example.mp4"
 

@@ -12,13 +12,13 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from tagclip.runtime.association import iou
 from tagclip.runtime.bundle import open_bundle
+from tagclip.runtime.detectors import SAMPLES
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.motion import MotionDetector
 from tagclip.runtime.search import Encoders, search_video
-from tagclip.runtime.search_cli import SAMPLES
 from tagclip.runtime.source import VideoSource
-from tagclip.runtime.tracker import iou
 
 STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
 pytestmark = pytest.mark.skipif(not STREET.exists(), reason="the street clip is not here")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from itertools import permutations
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
+from tagclip.runtime.association import iou
 from tagclip.runtime.boxes import Detections
+from tagclip.runtime.look import distance, look_of
 from tagclip.runtime.motion import MotionDetector
 from tagclip.runtime.source import Frame, Image, VideoSource
-from tagclip.runtime.tracker import Track, Tracker, assign, distance, iou, look_of
+from tagclip.runtime.target import Track
+from tagclip.runtime.tracker import Tracker
 
 STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
 COATS = ((200, 30, 30), (30, 60, 200), (30, 160, 60), (230, 230, 230))
@@ -159,18 +162,63 @@ def test_flicker_is_no_track() -> None:
     assert tracks == []
 
 
-def test_assign_is_optimal_and_takes_any_shape() -> None:
-    rng = np.random.default_rng(0)
-    for n, m in [(1, 1), (3, 3), (2, 5), (5, 2), (4, 6)]:
-        cost = rng.uniform(-1, 5, (n, m))
-        pairs = assign(cost)
-        assert len(pairs) == min(n, m) == len({row for row, _ in pairs}) == len({col for _, col in pairs})
-        tall = cost if n <= m else cost.T
-        best = min(
-            sum(tall[row, col] for row, col in enumerate(order))
-            for order in permutations(range(tall.shape[1]), tall.shape[0])
-        )
-        assert sum(cost[row, col] for row, col in pairs) == pytest.approx(best)
+def test_somebody_who_stands_there_for_hours_takes_no_more_memory() -> None:
+    tracker = Tracker(most=100)
+    box = np.array([[100, 80, 30, 80]], np.float32)
+    image = scene({1: (100, 80, 30, 80)})
+    for index in range(5000):
+        tracker.update(Frame(index, index / 10, image), Detections(box + index % 7, np.ones(1, np.float32)))
+    (track,) = tracker.finish()
+    assert len(track.observations) <= 100 and (track.start_s, track.end_s) == (0.0, 499.9)
+    times = [seen.time_s for seen in track.observations]
+    assert (
+        times == sorted(times) and len({round(time_s / 100) for time_s in times}) == 6
+    )  # all of it is still there
+
+
+@pytest.mark.parametrize(
+    "times",
+    [[0.1 * k - (50 if k > 30 else 0) for k in range(60)], [0.0] * 60, [3600.0 * k for k in range(20)]],
+)
+def test_a_clock_that_jumps_breaks_nothing(times: list[float]) -> None:
+    tracker = Tracker(camera_moves=True)
+    for index, time_s in enumerate(times):
+        boxes = {1: (60.0 + 2 * index, 80.0, 30.0, 80.0)}
+        found = Detections(np.array(list(boxes.values()), np.float32), np.ones(1, np.float32))
+        for match in tracker.update(Frame(index, time_s, scene(boxes)), found):
+            assert 0 <= match.agreement <= 1
+    for track in tracker.finish():
+        assert np.isfinite([seen.box_xywh_px for seen in track.observations]).all()
+
+
+def test_a_camera_that_swings_loses_nobody_when_its_motion_is_known() -> None:
+    """Two people in coats alike, a width apart, and a camera that jerks by two widths: places alone would swap them."""
+    texture = cv2.resize(
+        np.random.default_rng(1).integers(0, 255, (60, 140, 3), dtype=np.uint8),
+        (1400, 600),
+        interpolation=cv2.INTER_CUBIC,
+    )
+    rng = np.random.default_rng(2)
+    world = {1: (500.0, 250.0), 2: (560.0, 252.0)}
+    scores = {}
+    for moves in (True, False):
+        tracker, truth = Tracker(camera_moves=moves), []
+        for index in range(80):
+            swing = np.array(
+                [420 + 60 * (index // 4 % 2) + index, 160.0]
+            )  # top left of the picture in the world
+            x0, y0 = (int(value) for value in swing)
+            image = texture[y0 : y0 + 240, x0 : x0 + 480].copy()
+            boxes = {
+                person: (x + index - swing[0], y - swing[1], 30.0, 80.0) for person, (x, y) in world.items()
+            }
+            for x, y, w, h in boxes.values():
+                image[round(y) : round(y + h), round(x) : round(x + w)] = COATS[0]
+            truth.append(boxes)
+            rows = np.array(list(boxes.values()), np.float32) + rng.normal(0, 1.0, (2, 4)).astype(np.float32)
+            tracker.update(Frame(index, index / 10, image), Detections(rows, np.ones(2, np.float32)))
+        scores[moves] = identity_f1(tracker.finish(), truth)
+    assert scores[True] > 0.95 and scores[False] < 0.8, scores
 
 
 def test_looks_differ_by_coat_and_survive_a_box_outside() -> None:
