@@ -60,7 +60,8 @@ def verify(folder: Path | None, public_key: Path | None, as_json: bool) -> None:
     """
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.keys import read_public_key
-    from tagclip.runtime.selftest import MIN_COSINE, run_probe
+    from tagclip.runtime.probe import MIN_COSINE
+    from tagclip.runtime.selftest import run_probe
 
     key = None if public_key is None else read_public_key(public_key)
     opened = open_bundle(folder, public_key=key)

@@ -25,6 +25,7 @@ COMMANDS = {
     "search": "tagclip.runtime.search_cli:search",
     "run": "tagclip.runtime.run_cli:run",
     "store": "tagclip.runtime.store_cli:store",
+    "doctor": "tagclip.runtime.doctor_cli:doctor",
 }
 
 # import name of an optional package -> the extra that brings it; see setup.cfg
@@ -39,7 +40,6 @@ EXTRAS = {
     "sentence_transformers": "train",
     "transformers": "train",
     "matplotlib": "train",
-    "yaml": "train",
     "rich": "train",
     "safetensors": "train",
     "torchvision": "train",

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TEXT, image_tower
-from tagclip.runtime.engine import OrtEngine
+from tagclip.runtime.engines import Engines
 from tagclip.runtime.errors import ConfigError, EngineError
 from tagclip.runtime.preprocess import prepare
+from tagclip.runtime.providers import CPU
 from tagclip.runtime.tokenizer import Tokenizer
 from tagclip.runtime.views import UNIVERSAL, VIEWS
 
 AUTO = "auto"
 BATCH = 64  # rows of one run; bounds the memory, larger ones gain nothing on a CPU
-
-# int8 and fp16 graphs normalise in low precision; beyond this the graph does not normalise at all.
-NORM_TOLERANCE = 0.02
 
 
 def serving(views: tuple[str, ...], view: str) -> tuple[str, ...]:
@@ -43,30 +40,32 @@ def serving(views: tuple[str, ...], view: str) -> tuple[str, ...]:
 
 
 class ImageEncoder:
-    """Crops to vectors, seen from one view.
+    """Crops to vectors, seen from one view. Not for several threads at a time.
 
     Args:
         bundle: an opened bundle.
         view: "aerial" or "ground" for the specialist of that view, or the universal tower where the bundle has
             no specialists; "universal" for that tower; "auto" when the view is unknown: the universal tower, in
             a bundle without one the mean of the vectors of its specialists, normalised again.
-        threads: as in OrtEngine.
-        provider: as in OrtEngine.
+        engine: the name of one, as in Engines, or the Engines of this bundle that several encoders share.
+        threads: as in OrtEngine, for an engine that is given by its name.
+
+    Attributes:
+        engine: what runs it; `engine.name` says which one that is.
 
     Raises:
-        ConfigError: the bundle has no such view.
+        ConfigError: the bundle has no such view, or the engines are those of another bundle.
+        EngineError, MissingExtraError: as in Engines.
     """
 
     def __init__(
-        self, bundle: Bundle, view: str, *, threads: int | None = None, provider: str = "cpu"
+        self, bundle: Bundle, view: str, *, engine: str | Engines = CPU, threads: int | None = None
     ) -> None:
         self.view = view
         self.embedding_dim = bundle.manifest.embedding_dim
+        self.towers = tuple(image_tower(name) for name in serving(bundle.manifest.views, view))
+        self.engine = _engines(bundle, engine, threads)
         self._spec = bundle.manifest.preprocess
-        self._towers = [
-            _Tower(bundle, image_tower(name), threads, provider)
-            for name in serving(bundle.manifest.views, view)
-        ]
         self._batch = np.empty((BATCH, self._spec.height_px, self._spec.width_px, 3), np.uint8)
 
     def embed(self, crops: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
@@ -77,33 +76,48 @@ class ImageEncoder:
 
         Raises:
             SourceError: a crop is empty or not uint8 (H, W, 3).
-            EngineError: the engine is absent, refuses the graph, or gives something else than unit vectors.
-            MissingExtraError: onnxruntime is not installed.
+            EngineError: the engine refuses the graph, or gives something else than unit vectors.
+            BundleIntegrityError: the bundle's folder was changed before this encoder was first used.
         """
         result = np.empty((len(crops), self.embedding_dim), np.float32)
         for start in range(0, len(crops), BATCH):
             batch = prepare(crops[start : start + BATCH], self._spec, self._batch)
-            vectors = [tower.run(batch) for tower in self._towers]
-            result[start : start + BATCH] = _unit(np.mean(vectors, axis=0), "the mean of the views")
+            vectors = [self.engine.run(tower, batch) for tower in self.towers]
+            result[start : start + BATCH] = vectors[0] if len(vectors) == 1 else _mean(vectors)
         return result
+
+    def check(self) -> dict[str, float]:
+        """Load the towers and run the probe through them, once for each; afterwards no file of the bundle is read.
+
+        Returns:
+            tower name -> the smallest cosine to the vectors that the bundle was made with, 0.999 to 1.
+
+        Raises:
+            BundleSelfTestError: the bundle has no probe, or this engine does not compute what it was made with.
+            EngineError, BundleIntegrityError: as in `embed`.
+        """
+        return {tower: self.engine.check(tower) for tower in self.towers}
 
 
 class TextEncoder:
-    """Descriptions to vectors.
+    """Descriptions to vectors. Not for several threads at a time.
 
     Args:
         bundle: an opened bundle.
-        threads: as in OrtEngine.
-        provider: as in OrtEngine.
+        engine, threads: as in ImageEncoder.
+
+    Attributes:
+        engine: as in ImageEncoder.
 
     Raises:
         BundleManifestError: the tokenizer cannot be read.
+        ConfigError, EngineError, MissingExtraError: as in ImageEncoder.
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, provider: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, *, engine: str | Engines = CPU, threads: int | None = None) -> None:
         self.embedding_dim = bundle.manifest.embedding_dim
+        self.engine = _engines(bundle, engine, threads)
         self._tokenizer = Tokenizer.from_bundle(bundle)
-        self._tower = _Tower(bundle, TEXT, threads, provider)
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Embed N texts; what an operator typed goes through `check_query` first.
@@ -113,43 +127,35 @@ class TextEncoder:
 
         Raises:
             QueryError: the vocabulary knows no word of a text.
-            EngineError, MissingExtraError: as in ImageEncoder.embed.
+            EngineError, BundleIntegrityError: as in ImageEncoder.embed.
         """
         tokens = self._tokenizer.encode(texts)
         result = np.empty((len(texts), self.embedding_dim), np.float32)
         for start in range(0, len(texts), BATCH):
-            result[start : start + BATCH] = self._tower.run(tokens[start : start + BATCH])
+            result[start : start + BATCH] = self.engine.run(TEXT, tokens[start : start + BATCH])
         return result
 
-
-class _Tower:
-    """A graph that is loaded when it is first needed, then kept."""
-
-    def __init__(self, bundle: Bundle, name: str, threads: int | None, provider: str) -> None:
-        self._bundle = bundle
-        self._tower = bundle.manifest.towers[name]
-        self._threads = threads
-        self._provider = provider
-        self._engine: OrtEngine | None = None
-
-    def run(self, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        if self._engine is None:
-            graph = self._bundle.read_file(self._tower.file)
-            self._engine = OrtEngine(graph, self._tower, threads=self._threads, provider=self._provider)
-        vectors = self._engine.run(array)
-        norms = np.linalg.norm(vectors, axis=1)
-        # Written so that NaN fails too.
-        if not np.all(np.abs(norms - 1) <= NORM_TOLERANCE):
-            raise EngineError(
-                f"{self._tower.file}: expected unit vectors, got lengths {norms.min():.3g} to "
-                f"{norms.max():.3g}; run `tagclip bundle verify`"
-            )
-        return _unit(vectors, self._tower.file)
+    def check(self) -> dict[str, float]:
+        """As ImageEncoder.check, of the text tower."""
+        return {TEXT: self.engine.check(TEXT)}
 
 
-def _unit(vectors: npt.NDArray[np.float32], source: str) -> npt.NDArray[np.float32]:
-    """Rows (N, D) scaled to length 1."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+def _engines(bundle: Bundle, engine: str | Engines, threads: int | None) -> Engines:
+    if isinstance(engine, str):
+        return Engines(bundle, engine, threads=threads)
+    # Vectors of two encoders mean nothing to one another.
+    if engine.bundle.encoder_id != bundle.encoder_id:
+        raise ConfigError(
+            f"the engines run encoder {engine.bundle.encoder_id}, expected {bundle.encoder_id} of {bundle.path}; open "
+            "engines of this bundle"
+        )
+    return engine
+
+
+def _mean(vectors: list[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """The mean of several views' (N, D) unit rows, with length 1 again."""
+    mean = np.mean(vectors, axis=0)
+    norms = np.linalg.norm(mean, axis=1, keepdims=True)
     if not np.all(norms > 1e-6):
-        raise EngineError(f"{source}: a vector of length 0; name the view instead of auto")
-    return np.asarray(vectors / norms, np.float32)
+        raise EngineError("the mean of the views: a vector of length 0; name the view instead of auto")
+    return np.asarray(mean / norms, np.float32)

@@ -1,68 +1,44 @@
-"""ONNX Runtime as an engine: one graph, checked against what the bundle says about it."""
+"""What computes a tower: one small interface, and ONNX Runtime behind it. runtime/trt_engine.py is the other one."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tagclip.runtime.bundle_manifest import TensorSpec, Tower
-from tagclip.runtime.errors import EngineError, MissingExtraError, one_line
+from tagclip.runtime.errors import EngineError, one_line
+from tagclip.runtime.providers import CPU, start_session
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+# int8 and fp16 graphs normalise in low precision; beyond this the graph does not normalise at all.
+NORM_TOLERANCE = 0.02
+
+
+class TowerEngine(Protocol):
+    """A loaded tower. Not for several threads at a time."""
+
+    def run(self, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Input of the tower (N, ...), N at least 1 -> float32 (N, D), a new array. Raises: EngineError."""
 
 
 class OrtEngine:
-    """A loaded graph.
+    """A loaded graph, checked against what the bundle says about it.
 
     Args:
         graph: the bytes of the ONNX file; weights outside of it are refused.
         tower: what bundle.json says about the graph.
         threads: CPU threads for one run; None leaves it to ONNX Runtime (one per core).
-        provider: "cpu" or "cuda"; getting another one than asked is an error, never a fall back.
+        engine: one of `providers.PROVIDERS`; getting another one than asked is an error, never a fall back.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
         EngineError: the provider is not there, or the graph is refused or not what `tower` says.
     """
 
-    def __init__(
-        self, graph: bytes, tower: Tower, *, threads: int | None = None, provider: str = "cpu"
-    ) -> None:
-        if provider not in PROVIDERS:
-            raise EngineError(f"provider {provider!r}: expected one of {', '.join(PROVIDERS)}")
-        try:
-            import onnxruntime as ort
-        except ImportError as error:
-            raise MissingExtraError(
-                "onnxruntime is not installed; this needs: pip install 'tagclip[cpu]'"
-            ) from error
-        wanted = PROVIDERS[provider]
-        available = ort.get_available_providers()
-        if wanted not in available:
-            raise EngineError(
-                f"{provider} was asked for, but onnxruntime {ort.__version__} offers only "
-                f"{', '.join(available)}; install one that has it, or ask for cpu"
-            )
-        options = ort.SessionOptions()
-        options.log_severity_level = 4  # errors arrive as exceptions; the log would only repeat them
-        # Weights outside the graph would escape the encoder id; there is nothing under this path to find.
-        # Ignored before onnxruntime 1.21; an absolute path in the graph is refused from 1.24 on (measured).
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
-        if threads is not None:
-            options.intra_op_num_threads = threads
+    def __init__(self, graph: bytes, tower: Tower, *, threads: int | None = None, engine: str = CPU) -> None:
         self._tower = tower
-        try:
-            self._session = ort.InferenceSession(graph, options, providers=[wanted], enable_fallback=0)
-        except Exception as error:  # onnxruntime's exceptions have no common base
-            raise EngineError(
-                f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {one_line(str(error))}; "
-                "upgrade onnxruntime or export the bundle again"
-            ) from error
-        got = self._session.get_providers()
-        if got[0] != wanted:
-            raise EngineError(f"{provider} was asked for, but onnxruntime could only start {', '.join(got)}")
+        self._session = start_session(engine, graph, tower, threads)
         self._check("input", self._session.get_inputs(), tower.input)
         self._check("output", self._session.get_outputs(), tower.output)
 

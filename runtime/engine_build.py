@@ -25,9 +25,9 @@ from tagclip.runtime.errors import EngineError, EngineMismatchError, MissingExtr
 from tagclip.runtime.fields import canonical_json
 from tagclip.runtime.files import folder_atomic
 from tagclip.runtime.gpu import find_gpu
+from tagclip.runtime.probe import tower_cosine
 from tagclip.runtime.trt import CAPABILITIES, TENSORRT, TENSORRT_RTX, build_engine, load_binding, short_line
 from tagclip.runtime.trt_engine import TrtEngine
-from tagclip.runtime.trt_selftest import tower_cosine
 
 
 @dataclass(frozen=True)

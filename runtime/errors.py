@@ -12,6 +12,7 @@
     ├── StoreError              what a device keeps is damaged, of a newer tagclip, or no store at all
     │   ├── StoreFullError          there is no room, even after the oldest made some
     │   └── StoreEncoderError       tracks that another encoder embedded
+    ├── MachineError            the machine has no room to go on
     ├── KeyFileError            a key that is missing, unreadable or of another kind than asked for
     ├── EngineError             an inference engine that is absent or refuses the graph
     │   └── EngineMismatchError     an engine built by another runtime, for another GPU or bundle, or damaged
@@ -82,6 +83,10 @@ class StoreFullError(StoreError):
 
 class StoreEncoderError(StoreError):
     """Tracks that another encoder embedded: their vectors mean nothing to this one."""
+
+
+class MachineError(TagclipError):
+    """The machine has no room to go on: memory."""
 
 
 class KeyFileError(TagclipError):

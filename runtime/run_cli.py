@@ -2,20 +2,44 @@
 
 from __future__ import annotations
 
-import functools
+import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+def _use_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
+    if path is not None and not context.resilient_parsing:
+        from tagclip.runtime.run_config import use_config
+
+        use_config(context, path)
 
 
 @click.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_use_config,
+    help="YAML file of these options; the command line comes first.",
+)
+@click.option("--show-config", is_flag=True, help="Print what would be used, and where it came from.")
+@click.option(
     "--store", "path", type=click.Path(path_type=Path), required=True, help="File to keep people in."
 )
 @click.option("--camera", help="Name of the camera.  [default: the file's name]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the encoders.  [default: ours]")
+@click.option(
+    "--engine",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Runs the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx, or auto, which says what it took.",
+)
 @click.option(
     "--view",
     default="auto",
@@ -47,86 +71,97 @@ import click
     show_default=True,
     help="How large the store may get.",
 )
+@click.option("--listen", metavar="[ADDRESS:]PORT", help="Tell health and metrics there; default nowhere.")
+@click.option("--expose", is_flag=True, help="--listen may be an address that other machines reach.")
+@click.option(
+    "--max-memory-mb", type=click.FloatRange(min=64), help="Ends in order when it is above for a minute."
+)
+@click.option(
+    "--log", "log_form", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.pass_context
 def run(
-    source: Path,
-    path: Path,
-    camera: str | None,
-    bundle: Path | None,
-    view: str,
-    boxes: Path | None,
-    start: str | None,
-    place: str | None,
-    telemetry: Path | None,
-    altitude: float | None,
-    pitch: float | None,
-    yaw: float | None,
-    fov: float | None,
-    days: float,
-    max_gb: float,
+    context: click.Context, /, show_config: bool, log_form: str, log_level: str, days: float, **given: Any
 ) -> None:
     """Watch SOURCE, a video file, and keep every person in a store that `tagclip search` answers from.
 
     A picture, a vector, times and places are kept, for --days days and up to --max-gb gigabytes; the oldest make room.
     """
-    from tagclip.runtime.bundle import open_bundle
-    from tagclip.runtime.encoder import ImageEncoder
-    from tagclip.runtime.errors import SourceError
-    from tagclip.runtime.search_cli import detector_of
-    from tagclip.runtime.search_store_cli import parse_near
-    from tagclip.runtime.source import VideoSource, open_source
-    from tagclip.runtime.store import Retention, TrackStore
-    from tagclip.runtime.store_track import Place
-    from tagclip.runtime.telemetry import CameraPose, Telemetry, read_telemetry
-    from tagclip.runtime.terminal import Progress
-    from tagclip.runtime.watch import Camera, Watcher
-    from tagclip.runtime.when import parse_when, show_when
+    from tagclip.runtime.logs import logging_to
 
-    opened = open_source(source)
-    if not isinstance(opened, VideoSource):
-        raise SourceError(
-            f"{source} holds pictures, expected a video; `tagclip search` looks through pictures"
-        )
-    if start:
-        start_s = parse_when(start, time.time())
-    else:
-        start_s = source.stat().st_mtime - opened.frame_count / opened.fps
-    where = Place(*parse_near(place, "--place")) if place else None
-    fixed = CameraPose(
-        latitude_deg=where.latitude_deg if where else None,
-        longitude_deg=where.longitude_deg if where else None,
-        altitude_m=altitude,
-        pitch_deg=pitch,
-        yaw_deg=yaw,
-        field_of_view_deg=fov,
-    )
-    told = read_telemetry(telemetry, fixed) if telemetry else Telemetry(fixed=fixed)
-    size_px = (opened.width_px, opened.height_px)
-    known = Camera(camera or source.stem, view, start_s, size_px, where, told)
-    encoders = open_bundle(bundle)
-    shown = Progress("watching", "frames")
-    with TrackStore(path, Retention(days, int(max_gb * 1e9))) as store:
-        watcher = Watcher(
-            known,
-            detector_of(opened, boxes),
-            functools.cache(lambda of: ImageEncoder(encoders, of)),
-            encoders.encoder_id,
-            store,
-            boxes is None,
-        )
-        for frame in opened:
-            watcher.see(frame)
-            shown.update(frame.index + 1, opened.frame_count)
-        watcher.end()
-        shown.end()
-        old = store.prune(time.time())
+    if show_config:
+        from tagclip.runtime.run_config import show_config as shown
+
+        click.echo(shown(context))
+        return
+    with logging_to(sys.stderr, log_form, log_level):
+        from tagclip.runtime.device import Device
+        from tagclip.runtime.errors import MachineError
+        from tagclip.runtime.service import Stop
+        from tagclip.runtime.when import show_when
+
+        with Stop() as stop:
+            settings = _settings(days=days, **given)
+            outcome = Device(settings, stop).run()
         click.echo(
-            f"{watcher.people} people kept in {path}, seen by {known.name} from {show_when(start_s)} on"
+            f"{outcome.people} people kept in {settings.store}, seen by {settings.camera} from "
+            f"{show_when(outcome.start_s)} on"
         )
-        if old or store.dropped:
+        if outcome.old or outcome.dropped:
             click.echo(
-                f"{old} deleted that were seen more than {days:g} days ago (--days keeps them longer), "
-                f"{store.dropped} to make room (--max-gb)",
+                f"{outcome.old} deleted that were seen more than {days:g} days ago (--days keeps them longer), "
+                f"{outcome.dropped} to make room (--max-gb)",
                 err=True,
             )
-    for warning in opened.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        if stop.failed:
+            raise MachineError(stop.reason)
+
+
+def _settings(
+    *,
+    source: Path,
+    path: Path,
+    camera: str | None,
+    start: str | None,
+    place: str | None,
+    altitude: float | None,
+    pitch: float | None,
+    yaw: float | None,
+    fov: float | None,
+    max_gb: float,
+    listen: str | None,
+    expose: bool,
+    **same: Any,
+) -> Any:
+    """The options as the device takes them."""
+    from tagclip.runtime.device import Settings, listening
+    from tagclip.runtime.search_store_cli import parse_near
+    from tagclip.runtime.store_track import Place
+    from tagclip.runtime.telemetry import CameraPose
+    from tagclip.runtime.when import parse_when
+
+    where = Place(*parse_near(place, "--place")) if place else None
+    return Settings(
+        source=source,
+        store=path,
+        camera=camera or source.stem,
+        start_s=parse_when(start, time.time()) if start else None,
+        place=where,
+        pose=CameraPose(
+            latitude_deg=where.latitude_deg if where else None,
+            longitude_deg=where.longitude_deg if where else None,
+            altitude_m=altitude,
+            pitch_deg=pitch,
+            yaw_deg=yaw,
+            field_of_view_deg=fov,
+        ),
+        max_bytes=int(max_gb * 1e9),
+        listen=listening(listen, exposed=expose),
+        **same,
+    )

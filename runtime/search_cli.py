@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from tagclip.runtime.boxes import Detector
     from tagclip.runtime.search import Encoders, Hit, SearchResult
     from tagclip.runtime.source import FolderSource, VideoSource
-
-SAMPLES = 25
 
 
 @click.command()
@@ -27,6 +24,13 @@ SAMPLES = 25
     show_default=True,
     type=click.Choice(["auto", "aerial", "ground"]),
     help="Where the camera looks from; auto averages both encoders.",
+)
+@click.option(
+    "--engine",
+    default="cpu",
+    show_default=True,
+    metavar="NAME",
+    help="Runs the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx, or auto, which says what it took.",
 )
 @click.option(
     "--detector",
@@ -49,6 +53,7 @@ def search(
     bundle: Path | None,
     top: int,
     view: str,
+    engine: str,
     detector: str | None,
     boxes: Path | None,
     after: str | None,
@@ -68,6 +73,7 @@ def search(
     if detector == "motion" and boxes is not None:
         raise click.UsageError("--boxes goes with --detector boxes; drop one of the two")
 
+    from tagclip.runtime.detectors import detector_of
     from tagclip.runtime.files import check_target
     from tagclip.runtime.query import check_query
     from tagclip.runtime.search import search_folder, search_video
@@ -90,7 +96,7 @@ def search(
     opened = open_source(source)
     if isinstance(opened, VideoSource):
         finder = detector_of(opened, boxes)
-        encoders = _encoders(bundle, view)
+        encoders = _encoders(bundle, view, engine)
         shown = Progress("searching", "frames")
         result = search_video(
             opened, finder, query, encoders, top=top, drop_still=boxes is None, progress=shown.update
@@ -98,7 +104,7 @@ def search(
     else:
         if boxes is not None or detector is not None:
             raise click.UsageError(f"{source} holds images of one person each: no --detector, no --boxes")
-        encoders = _encoders(bundle, view)
+        encoders = _encoders(bundle, view, engine)
         shown = Progress("searching", "images")
         result = search_folder(opened, query, encoders, top=top, progress=shown.update)
     shown.end()
@@ -146,29 +152,28 @@ def _compared(result: SearchResult, video: bool) -> str:
     return f"{result.searched} {one if result.searched == 1 else many} compared"
 
 
-def _encoders(bundle: Path | None, view: str) -> Encoders:
+def _encoders(bundle: Path | None, view: str, engine: str) -> Encoders:
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import ImageEncoder, TextEncoder
+    from tagclip.runtime.engines import Engines
     from tagclip.runtime.search import Encoders
 
     opened = open_bundle(bundle)
-    encoders = Encoders(ImageEncoder(opened, view), TextEncoder(opened), opened.encoder_id, view)
+    engines = Engines(opened, engine)
+    encoders = Encoders(
+        ImageEncoder(opened, view, engine=engines),
+        TextEncoder(opened, engine=engines),
+        opened.encoder_id,
+        view,
+    )
+    if engine == "auto":
+        click.echo(f"the encoders run on {engines.name}", err=True)
     if view == "auto":
         click.echo(
             "view unknown: both encoders averaged; pass --view aerial or --view ground if you know it",
             err=True,
         )
     return encoders
-
-
-def detector_of(source: VideoSource, boxes: Path | None) -> Detector:
-    """What finds people in a video: the file of boxes, or without one motion."""
-    from tagclip.runtime.boxes import FileBoxes
-    from tagclip.runtime.motion import MotionDetector
-
-    if boxes is not None:
-        return FileBoxes(boxes)
-    return MotionDetector(source.width_px, source.height_px, source.fps, source.sample(SAMPLES))
 
 
 def _write_out(out: Path, source: VideoSource | FolderSource, result: SearchResult) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,17 +12,20 @@ import numpy as np
 from tagclip.runtime.boxes import Detector
 from tagclip.runtime.crops import Crop, CropKeeper
 from tagclip.runtime.ground import place_of, view_of
+from tagclip.runtime.health import Health
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
 from tagclip.runtime.sheet import image_bytes
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.target import Track
 from tagclip.runtime.telemetry import Telemetry
-from tagclip.runtime.tracker import Track, Tracker
+from tagclip.runtime.tracker import Tracker
 
 KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a query finds them at once
 JPEG_QUALITY = 90
+MOST_OBSERVATIONS = 1000  # of a track
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Watcher:
     Args:
         encoder: gives what embeds crops of a view, "aerial", "ground" or "auto"; asked whenever people are kept.
         drop_still: leave out what never moves; right for motion, wrong for other detectors.
+        health: is told what was done, and how long it took.
     """
 
     def __init__(
@@ -69,13 +74,20 @@ class Watcher:
         encoder_id: str,
         store: TrackStore,
         drop_still: bool,
+        health: Health,
     ) -> None:
         self._camera, self._detector, self._encoder_of = camera, detector, encoder
         self._encoder_id, self._store, self._drop_still = encoder_id, store, drop_still
-        self._tracker, self._keeper = Tracker(), CropKeeper()
+        self._counts, self._times = health.counts, health.times
+        self._tracker = Tracker(camera_moves=not drop_still, most=MOST_OBSERVATIONS)
+        self._keeper = CropKeeper()
         self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store
         self._kept_s = 0.0
-        self.people = 0
+
+    @property
+    def people(self) -> int:
+        """How many it has kept."""
+        return self._counts.people
 
     def see(self, frame: Frame) -> None:
         """One frame.
@@ -84,8 +96,13 @@ class Watcher:
             StoreError: what was seen cannot be kept.
             EngineError: the encoder fails.
         """
-        found = self._detector.detect(frame)
+        begun_s = time.perf_counter()
+        found = self._detector.detect(frame).usable()
+        detected_s = time.perf_counter()
         self._keeper.offer(frame, found, self._tracker.update(frame, found))
+        self._times["track"].add(time.perf_counter() - detected_s)
+        self._times["detect"].add(detected_s - begun_s)
+        self._counts.detections += len(found.scores)
         ended = self._tracker.ended()
         if frame.time_s - self._kept_s >= KEEP_EVERY_S:
             self._kept_s = frame.time_s
@@ -111,9 +128,12 @@ class Watcher:
         best = [max(crops, key=lambda crop: crop.quality) for _, crops in shown]
         seen = [self._camera.seen(crop) for crop in best]
         vectors: dict[int, np.ndarray] = {}
+        begun_s = time.perf_counter()
         for view in sorted({view for view, _ in seen}):
             of_view = [k for k, (own, _) in enumerate(seen) if own == view]
             vectors |= self._embedded(view, {k: shown[k][1] for k in of_view})
+        embedded_s = time.perf_counter()
+        self._times["embed"].add(embedded_s - begun_s)
         rows = [
             (
                 self._stored(track, best[k], *seen[k], vectors[k]),
@@ -122,8 +142,9 @@ class Watcher:
             for k, (track, _) in enumerate(shown)
         ]
         self._store.add(rows)
+        self._times["store"].add(time.perf_counter() - embedded_s)
         for (track, _), (stored, _) in zip(shown, rows, strict=True):
-            self.people += track.id not in self._ids
+            self._counts.people += track.id not in self._ids
             self._ids[track.id] = stored.id
 
     def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:

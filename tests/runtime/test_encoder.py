@@ -13,12 +13,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import tagclip.runtime.encoder as encoder_module
+import tagclip.runtime.engines as engines_module
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TensorSpec, Tower, TowerFacts
 from tagclip.runtime.bundle_write import write_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder, serving
 from tagclip.runtime.engine import OrtEngine
-from tagclip.runtime.errors import ConfigError, EngineError, MissingExtraError
+from tagclip.runtime.errors import BundleSelfTestError, ConfigError, EngineError, MissingExtraError
 from tagclip.runtime.selftest import run_probe
 
 
@@ -77,7 +78,7 @@ def test_only_the_view_that_is_used_is_loaded_and_once(
             loaded.append(tower.name)
             super().__init__(graph, tower, **options)
 
-    monkeypatch.setattr(encoder_module, "OrtEngine", Counting)
+    monkeypatch.setattr(engines_module, "OrtEngine", Counting)
     image, text = ImageEncoder(tiny_bundle, "ground"), TextEncoder(tiny_bundle)
     assert loaded == []
     for _ in range(2):
@@ -190,35 +191,34 @@ def test_arrays_that_do_not_fit(array: np.ndarray) -> None:
         OrtEngine(graph().SerializeToString(), TOWER).run(array)
 
 
+def scaled(parts: dict, path: Path, factor: float) -> Bundle:
+    """The toy bundle with text vectors of that length."""
+    model = onnx.load_from_string(parts["graphs"]["text"])
+    model.graph.node[-1].output[0] = "before"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([factor], np.float32), "factor"))
+    model.graph.node.append(helper.make_node("Mul", ["before", "factor"], ["embedding"]))
+    return write_bundle(path, **parts | {"graphs": parts["graphs"] | {"text": model.SerializeToString()}})
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 0.0, 3.0])
 def test_vectors_that_are_not_unit_vectors(tiny_parts: dict, tmp_path: Path, bad: float) -> None:
-    model = onnx.load_from_string(tiny_parts["graphs"]["text"])
-    model.graph.node[-1].output[0] = "before"
-    model.graph.initializer.append(numpy_helper.from_array(np.array([bad], np.float32), "bad"))
-    model.graph.node.append(helper.make_node("Mul", ["before", "bad"], ["embedding"]))
-    parts = tiny_parts | {"graphs": tiny_parts["graphs"] | {"text": model.SerializeToString()}}
+    bundle = scaled(tiny_parts, tmp_path / "b", bad)
     with pytest.raises(EngineError, match="text.onnx: expected unit vectors"):
-        TextEncoder(write_bundle(tmp_path / "b", **parts)).embed(["red"])
+        TextEncoder(bundle).embed(["red"])
+    with pytest.raises(BundleSelfTestError, match="text: engine cpu gives vectors of length"):
+        TextEncoder(bundle).check()
 
 
-def test_providers_are_never_swapped() -> None:
-    import onnxruntime
-
-    data = graph().SerializeToString()
-    with pytest.raises(EngineError, match="provider 'npu': expected one of cpu, cuda"):
-        OrtEngine(data, TOWER, provider="npu")
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        pytest.skip("this onnxruntime has CUDA")
-    with pytest.raises(
-        EngineError, match="cuda was asked for, but onnxruntime .* offers only .*CPUExecutionProvider"
-    ):
-        OrtEngine(data, TOWER, provider="cuda")
+def test_vectors_of_low_precision_get_length_1(tiny_parts: dict, tmp_path: Path) -> None:
+    vectors = TextEncoder(scaled(tiny_parts, tmp_path / "b", 1.01)).embed(["red", "blue"])
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
 def test_without_onnxruntime(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tagclip\[cpu\]'"):
-        ImageEncoder(tiny_bundle, "aerial").embed(crops(1))
+    for engine in ("cpu", "auto"):
+        with pytest.raises(MissingExtraError, match=r"onnxruntime is not installed; .*'tagclip\[cpu\]'"):
+            ImageEncoder(tiny_bundle, "aerial", engine=engine)
 
 
 def test_a_deleted_graph_is_a_named_error(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +21,9 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("numkong")
 
-from tagclip.runtime import cli, watch
+from tagclip.runtime import cli, engines, watch
 from tagclip.runtime.boxes import Detections
+from tagclip.runtime.health import Health
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.watch import Camera, Watcher
@@ -85,6 +93,10 @@ class Constant:
         return np.tile(np.eye(8, dtype=np.float32)[2], (len(crops), 1))  # type: ignore[arg-type]
 
 
+def health() -> Health:
+    return Health(camera="c", detector="walk", provider="cpu", encoder_id="e" * 64)
+
+
 def frames(count: int, fps: float = 10.0) -> list[Frame]:
     image = np.random.default_rng(0).integers(0, 255, (160, 900, 3), dtype=np.uint8)
     return [Frame(k, k / fps, image) for k in range(count)]
@@ -96,7 +108,13 @@ def test_somebody_in_view_is_kept_at_once_and_only_once(
     monkeypatch.setattr(watch, "KEEP_EVERY_S", 2.0)
     with TrackStore(tmp_path / "s.db") as store:
         watcher = Watcher(
-            Camera("c", "ground", 5000.0, SIZE), Walk(100), lambda view: Constant(), "e" * 64, store, True
+            Camera("c", "ground", 5000.0, SIZE),
+            Walk(100),
+            lambda view: Constant(),
+            "e" * 64,
+            store,
+            True,
+            health(),
         )
         ends: list[float] = []
         for frame in frames(200):
@@ -128,12 +146,81 @@ def test_what_never_moves_is_left_out_when_asked(tmp_path: Path) -> None:
                 "e" * 64,
                 store,
                 drop,
+                health(),
             )
             for frame in frames(30):
                 watcher.see(frame)
             watcher.end()
             assert len(store) == watcher.people == people and bool(encoder.seen) == bool(people)
             assert all(t.view == "unknown" for t in store.get(store.keys()).values())
+
+
+def long_clip(path: Path, frames: int) -> Path:
+    """Somebody walks to the right and starts over, for `frames` frames at 10 a second."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10, (320, 240))
+    for k in range(frames):
+        image = np.full((240, 320, 3), 120, np.uint8)
+        x = 4 * k % 280
+        cv2.rectangle(image, (x, 80), (x + 30, 180), (30, 30, 200), -1)
+        writer.write(image)
+    writer.release()
+    return path
+
+
+def test_it_serves_health_and_ends_in_order_when_asked(tmp_path: Path) -> None:
+    """A real process: SIGTERM in the middle of the footage keeps whom it has seen, and the exit status is 0."""
+    clip, store, config = long_clip(tmp_path / "long.mp4", 3000), tmp_path / "s.db", tmp_path / "device.yaml"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config.write_text(f"source: {clip}\nstore: {store}\ncamera: gate\nlisten: {port}\nlog: json\ndays: 30\n")
+    command = [sys.executable, "-m", "tagclip.runtime", "run", "--config", str(config)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline, told = time.monotonic() + 120, {}
+        while time.monotonic() < deadline and told.get("camera", {}).get("frames", 0) < 100:
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+                    told = json.load(answer)
+            except OSError:  # not yet listening, or 503 while it starts
+                time.sleep(0.1)
+        assert told["status"] in ("running", "degraded") and told["camera"]["name"] == "gate", told
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            metrics = answer.read().decode()
+        assert re.search(r'^tagclip_stage_seconds_count\{stage="detect"\} [1-9]', metrics, re.M), metrics
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "people kept in" in out and "seen by gate" in out
+    rows = [json.loads(line) for line in err.splitlines()]
+    assert any("SIGTERM" in row["message"] for row in rows)
+    with TrackStore(store, read_only=True) as opened:
+        assert len(opened) >= 1 and f"{len(opened)} people" in out
+
+
+def test_an_engine_that_is_not_here_is_named(run: Run, tmp_path: Path) -> None:
+    for command in (("run", CLIP, "--store", tmp_path / "s.db"), ("search", QUERY, CLIP)):
+        help_text = run(command[0], "--help")[1]
+        assert all(name in help_text for name in (*engines.ENGINES, engines.AUTO))
+        status, _, err = run(*command, "--engine", "turbo")
+        assert status == 1 and "turbo" in err and "openvino" in err
+    assert not (tmp_path / "s.db").exists()
+
+
+def test_the_configuration_is_shown_with_where_it_came_from(run: Run, tmp_path: Path) -> None:
+    config = tmp_path / "device.yaml"
+    config.write_text("source: a.mp4\nstore: s.db\ndays: 7\nmax-gb: 2\n")
+    status, out, _ = run("run", "--config", config, "--days", 9, "--show-config")
+    assert status == 0
+    assert re.search(r"^days: 9 +# command line$", out, re.M) and re.search(
+        r"^max-gb: 2 +# .*device.yaml:4$", out, re.M
+    )
+    config.write_text("source: a.mp4\nstore: s.db\nday: 7\n")
+    status, _, err = run("run", "--config", config)
+    assert status == 1 and "device.yaml:3: unknown key" in err and "did you mean days?" in err
 
 
 def test_the_start_is_taken_from_the_file(run: Run, tmp_path: Path) -> None:

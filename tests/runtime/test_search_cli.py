@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tagclip.runtime import cli, search_cli
+from tagclip.runtime import cli, detectors, search_cli
 from tagclip.runtime.search import Encoders
 from tagclip.runtime.terminal import clock
 
@@ -37,7 +37,7 @@ class Colours:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run `tagclip search` in this process, with encoders of colour: (exit status, stdout, stderr)."""
     monkeypatch.setattr(
-        search_cli, "_encoders", lambda bundle, view: Encoders(Colours(), Colours(), "colours", view)
+        search_cli, "_encoders", lambda bundle, view, engine: Encoders(Colours(), Colours(), "colours", view)
     )
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -156,7 +156,7 @@ def test_what_is_wrong_is_said_without_a_traceback(
 def test_a_taken_output_is_refused_before_the_work(
     run: Run, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_cli, "detector_of", lambda *args: pytest.fail("the work began"))
+    monkeypatch.setattr(detectors, "detector_of", lambda *args: pytest.fail("the work began"))
     assert run("red", clip, "--out", clip.parent)[0] == 1
 
 

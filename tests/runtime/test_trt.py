@@ -22,8 +22,8 @@ from tagclip.runtime.bundle import Bundle, open_bundle, shipped_bundle_path
 from tagclip.runtime.engine import OrtEngine
 from tagclip.runtime.errors import BundleSelfTestError, EngineError, MissingExtraError
 from tagclip.runtime.gpu import find_gpu
+from tagclip.runtime.probe import tower_cosine
 from tagclip.runtime.trt import attach_timing_cache, build_engine, limit_memory, load_binding
-from tagclip.runtime.trt_selftest import tower_cosine
 
 RTX = "tensorrt-rtx"
 LIMITS: dict[str, Any] = {"name": "text", "max_batch": 4, "workspace_mb": 64, "capability": "sm89"}
