@@ -38,7 +38,7 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     default="cpu",
     show_default=True,
     metavar="NAME",
-    help="Runs the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx, or auto, which says what it took.",
+    help="Of the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; auto says which it took.",
 )
 @click.option(
     "--view",

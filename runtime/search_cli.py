@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     default="cpu",
     show_default=True,
     metavar="NAME",
-    help="Runs the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx, or auto, which says what it took.",
+    help="Of the encoders: cpu, cuda, ort-tensorrt, openvino, tensorrt, tensorrt-rtx; auto says which it took.",
 )
 @click.option(
     "--detector",
