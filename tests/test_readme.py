@@ -23,6 +23,7 @@ PAGES = [
             "export",
             "evaluation",
             "format",
+            "jetson",
             "operations",
             "store",
             "training",
