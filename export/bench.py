@@ -31,6 +31,7 @@ from tagclip.export.quantise import layers, observe, quantise
 from tagclip.export.specialist import ImageSpecialist
 from tagclip.runtime.cli import run
 from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.providers import exact_options
 from tagclip.runtime.views import AERIAL, UNIVERSAL
 from tagclip.train.clip_models import VOCABULARY
 from tagclip.train.config import ModelConfig, load_config
@@ -112,7 +113,9 @@ def _eager(module: ImageSpecialist) -> Contestant:
 
 
 def _session(graph: onnx.ModelProto) -> Contestant:
-    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        graph.SerializeToString(), exact_options(), providers=["CPUExecutionProvider"]
+    )
     return lambda crops: session.run(None, {"crops": crops})
 
 

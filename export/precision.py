@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tagclip.calibration.ranges import RULES
 from tagclip.export.quantise import layers, observe, quantise
 from tagclip.runtime.errors import ParityError
+from tagclip.runtime.providers import exact_options
 from tagclip.train.progress import Tick
 from tagclip.train.ranking import Vectors
 
@@ -56,7 +57,9 @@ class Quantised:
 
 def run_graph(model: onnx.ModelProto, inputs: NDArray[Any]) -> Vectors:
     """Unit rows (N, D) float32 of a graph on the CPU."""
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(
+        model.SerializeToString(), exact_options(), providers=["CPUExecutionProvider"]
+    )
     given = session.get_inputs()[0].name
     parts = [session.run(None, {given: inputs[k : k + BATCH]})[0] for k in range(0, len(inputs), BATCH)]
     rows = np.concatenate(parts)

@@ -76,6 +76,41 @@ def test_another_provider_than_asked_is_refused(
             start_session("cuda", graph, tower, None)
 
 
+def test_products_of_eight_bits_are_exact_on_every_processor(tower: Tower) -> None:
+    """Full-range weights and activations; the reference is arithmetic in whole numbers."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-127, 128, (64, 32)).astype(np.int8)
+    values = {
+        "w": weights,
+        "ws": np.full(32, 0.01, np.float32),
+        "xs": np.float32(0.02),
+        "z": np.int8(0),
+        "wz": np.zeros(32, np.int8),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "xs", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "xs", "z"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], axis=1),
+        helper.make_node("MatMul", ["d", "wd"], ["y"]),
+    ]
+    made = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 32])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = rng.normal(0, 1.2, (33, 64)).astype(np.float32)
+    codes = np.clip(np.round(x / np.float32(0.02)), -128, 127).astype(np.int64)
+    session = start_session("cpu", model.SerializeToString(), tower, None)
+    np.testing.assert_allclose(
+        session.run(None, {"x": x})[0], codes @ weights.astype(np.int64) * 0.02 * 0.01, rtol=1e-5, atol=1e-4
+    )
+
+
 def test_one_that_cannot_say_where_nodes_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     claim(monkeypatch, "openvino")
     owner = next(k for k in ort.InferenceSession.__mro__ if "get_provider_graph_assignment_info" in vars(k))
