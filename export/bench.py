@@ -113,9 +113,8 @@ def _eager(module: ImageSpecialist) -> Contestant:
 
 
 def _session(graph: onnx.ModelProto) -> Contestant:
-    session = ort.InferenceSession(
-        graph.SerializeToString(), exact_options(), providers=["CPUExecutionProvider"]
-    )
+    data = graph.SerializeToString()
+    session = ort.InferenceSession(data, exact_options(data), providers=["CPUExecutionProvider"])
     return lambda crops: session.run(None, {"crops": crops})
 
 

@@ -57,9 +57,8 @@ class Quantised:
 
 def run_graph(model: onnx.ModelProto, inputs: NDArray[Any]) -> Vectors:
     """Unit rows (N, D) float32 of a graph on the CPU."""
-    session = ort.InferenceSession(
-        model.SerializeToString(), exact_options(), providers=["CPUExecutionProvider"]
-    )
+    data = model.SerializeToString()
+    session = ort.InferenceSession(data, exact_options(data), providers=["CPUExecutionProvider"])
     given = session.get_inputs()[0].name
     parts = [session.run(None, {given: inputs[k : k + BATCH]})[0] for k in range(0, len(inputs), BATCH)]
     rows = np.concatenate(parts)

@@ -113,16 +113,23 @@ def load_onnxruntime(engine: str) -> Any:
     return ort
 
 
-def exact_options() -> Any:
+def exact_options(graph: bytes) -> Any:
     """SessionOptions of ONNX Runtime under which products of eight bits are what they are on every processor.
 
     Without them x86 processors that lack VNNI add them up in sixteen bits, where they overflow: sums were off by a
-    third (measured, AVX2). With VNNI nothing changes.
+    third (measured, AVX2). With VNNI nothing changes. Only for graphs that have such products: the pass that makes them
+    exact breaks a table of words in eight bits (onnxruntime 1.32).
+
+    Args:
+        graph: the bytes of the ONNX file.
     """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    if (
+        b"QuantizeLinear" in graph
+    ):  # of activations; weights alone have DequantizeLinear, which is spelt otherwise
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 
@@ -140,7 +147,7 @@ def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) 
             node, or refuses the graph.
     """
     provider, ort = _provider(engine), load_onnxruntime(engine)
-    options = exact_options()
+    options = exact_options(graph)
     options.log_severity_level = 4  # errors arrive as exceptions; the log would only repeat them
     # Weights outside the graph would escape the encoder id; there is nothing under this path to find.
     # Ignored before onnxruntime 1.21; an absolute path in the graph is refused from 1.24 on (measured).
