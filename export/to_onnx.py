@@ -112,13 +112,14 @@ def _store_int8(
         name of the scales, which have to stay float32: DequantizeLinear gives their type.
     """
     weight = next(t for t in graph.initializer if t.name == name)
-    parts = [f"{name}.codes", f"{name}.scales"]
+    # The zeros are what is meant without them, but a pass of ONNX Runtime's breaks the graph then: see `exact_options`.
+    parts = [f"{name}.codes", f"{name}.scales", f"{name}.zeros"]
     nodes = [helper.make_node("DequantizeLinear", parts, [name], axis=0)]
     if weight.data_type == TensorProto.FLOAT16:  # of a graph in fp16
         nodes[0].output[0] = f"{name}.fp32"
         nodes.append(helper.make_node("Cast", [f"{name}.fp32"], [name], to=TensorProto.FLOAT16))
     graph.initializer.remove(weight)
-    for part, values in zip(parts, (codes, scales), strict=True):
+    for part, values in zip(parts, (codes, scales, np.zeros(len(codes), np.int8)), strict=True):
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), part))
     for node in reversed(nodes):
         graph.node.insert(0, node)

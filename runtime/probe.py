@@ -57,14 +57,19 @@ def tower_cosine(bundle: Bundle, tower: Tower, run: Run, engine: str = "this eng
         raise BundleSelfTestError(
             f"{PROBE}: expected vectors of shape {vectors.shape}, found {expected.shape}"
         )
-    lengths = np.linalg.norm(vectors, axis=1)
-    # Both are written so that NaN fails too.
+    lengths, wanted = np.linalg.norm(vectors, axis=1), np.linalg.norm(expected, axis=1)
+    # All are written so that NaN fails too.
+    if not np.all(np.abs(wanted - 1) <= NORM_TOLERANCE):
+        raise BundleSelfTestError(
+            f"{PROBE}: {tower.name}: expected vectors of length 1, found {wanted.min():.3g} to {wanted.max():.3g}; "
+            "export the bundle again"
+        )
     if not np.all(np.abs(lengths - 1) <= NORM_TOLERANCE):
         raise BundleSelfTestError(
             f"{tower.name}: {engine} gives vectors of length {lengths.min():.3g} to {lengths.max():.3g}, "
             "expected 1; upgrade the runtime, or export the bundle again"
         )
-    cosine = float(((vectors * expected).sum(axis=1) / lengths / np.linalg.norm(expected, axis=1)).min())
+    cosine = float(((vectors * expected).sum(axis=1) / lengths / wanted).min())
     if not cosine >= MIN_COSINE:
         raise BundleSelfTestError(
             f"{tower.name}: cosine to the expected vectors is {cosine:.5f}, expected at least {MIN_COSINE}; "

@@ -78,7 +78,7 @@ def graph_that_does_not_fit(folder: Path, rng: random.Random, world: Path) -> Ex
     else:
         graph.node[-1].domain = "org.example"
     put_graph(folder, name, model)
-    return ENGINE
+    return SELFTEST if choice == 4 else ENGINE
 
 
 @attack
