@@ -157,7 +157,10 @@ def probe_of(parts: dict, **change: object) -> bytes:
             lambda vectors: {"vectors_ground": vectors[::-1]},
             "image-ground: cosine to the expected vectors is",
         ),
-        (lambda vectors: {"vectors_ground": vectors * float("nan")}, "image-ground: cosine"),
+        (
+            lambda vectors: {"vectors_ground": vectors * float("nan")},
+            "image-ground: expected vectors of length 1",
+        ),
         (
             lambda vectors: {"vectors_ground": vectors[:, :3]},
             "expected vectors of shape (3, 16), found (3, 3)",
