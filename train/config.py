@@ -176,7 +176,8 @@ class TrainConfig:
         ortho: "paper" (alpha 0.1, weight 1) or "released" (alpha 0.001, weight 100, what the authors' code has)
             instead of ortho_alpha and weight_ortho; "custom" takes these two.
         contrast: the contrastive losses: "tag" is N-ITC and R-ITC, "sdm" that of IRRA, "tal" that of RDE.
-        pretrained: file of open_clip weights that a run begins with (see pretrained.py); empty for random weights.
+        pretrained: what a run begins with: with model.clip a file of open_clip weights (pretrained.py), for small
+            towers a bundle (from_bundle.py); empty for random weights.
         word_dropout: share of a caption's tokens that become the unknown token.
         eval_every: epochs between validations.
         save_every_steps: steps between saved states, besides the one after every epoch; 0 for none.
@@ -304,10 +305,6 @@ class Config:
         _require(
             not self.model.clip or self.train.word_dropout == 0,
             "train.word_dropout must be 0 with model.clip: CLIP has no token for an unknown word",
-        )
-        _require(
-            bool(self.model.clip) or not self.train.pretrained,
-            "train.pretrained needs model.clip: the small towers begin with random weights",
         )
 
     def to_json(self) -> dict[str, Any]:

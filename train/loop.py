@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,7 +27,8 @@ from tagclip.train.config import Config
 from tagclip.train.data import Sample, input_spec, load_split
 from tagclip.train.embed import evaluate_split
 from tagclip.train.engine import Engine, batch_norms
-from tagclip.train.images import open_images
+from tagclip.train.from_bundle import load_bundle
+from tagclip.train.images import DiskImages, open_images
 from tagclip.train.model import TagClip
 from tagclip.train.optimiser import learning_rate, make_optimiser, set_rate
 from tagclip.train.pretrained import load_pretrained
@@ -35,6 +37,8 @@ from tagclip.train.split import Split, as_split
 from tagclip.train.state import Progress, load_state, read_progress, save_state
 from tagclip.train.step import backward
 from tagclip.train.towers import TextTower
+
+NORM_CROPS = 512  # at most, that give the batch norms of a bundle's weights their statistics
 
 
 class Run:
@@ -85,7 +89,7 @@ class Run:
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
             )
         if config.train.pretrained and not resumes:
-            load_pretrained(model, Path(config.train.pretrained))
+            self._begin_with(model, Path(config.train.pretrained))
         prepared, notes = self.engine.prepare(model)
         assert isinstance(prepared, TagClip)
         self.model, self.notes = prepared, self.notes + notes
@@ -107,6 +111,13 @@ class Run:
         )
         self.state = Progress(world=self.engine.world, config=config.to_json())
         self.board: journal.Board | None = None
+
+    def _begin_with(self, model: TagClip, path: Path) -> None:
+        if self.config.model.clip:
+            load_pretrained(model, path)
+        else:
+            some = self.samples[:: len(self.samples) // NORM_CROPS + 1]
+            load_bundle(model, self.tokenizer_json, path, DiskImages(some, self.spec)[np.arange(len(some))])
 
     def _split(self, name: str, samples: list[Sample], spec: PreprocessSpec) -> Split:
         images, note = open_images(

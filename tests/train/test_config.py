@@ -89,7 +89,6 @@ def test_the_published_recipe_loads() -> None:
         ({"train": {"contrast": "itc"}}, "train.contrast must be tag, sdm or tal, found 'itc'"),
         ({"train": {"ortho": "code"}}, "train.ortho must be paper, released or custom, found 'code'"),
         ({"train": {"ortho": "paper", "weight_ortho": 3}}, "are for train.ortho: custom, found 'paper'"),
-        ({"train": {"pretrained": "x"}}, "train.pretrained needs model.clip"),
         ({"model": {"clip": "ViT-B-16"}}, "train.word_dropout must be 0 with model.clip"),
         ({"model": {"clip": "ViT-B-16", "layers": 12}}, "model.layers describes the small towers"),
         ({"model": {"clip": "ViT-B-16", "word_vectors": "none"}}, "model.word_vectors describes the small"),

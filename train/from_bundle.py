@@ -1,0 +1,208 @@
+"""A run that begins with a bundle: its graphs hold the weights, and who was given a bundle has no checkpoint.
+
+So the model that ships can be trained on with a site's own pictures. Graphs are what `tagclip export` makes of a small
+model: fp32, exact experts, one graph for each view. What a graph does not hold keeps its initial values: the
+image-level router, the temperature and the classifiers of training. Afterwards the model has to give the vectors of the
+bundle's probe.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tagclip.runtime.bundle import Bundle, open_bundle
+from tagclip.runtime.bundle_manifest import TEXT, image_tower
+from tagclip.runtime.errors import BundleError, CheckpointError, MissingExtraError
+from tagclip.runtime.probe import tower_cosine
+from tagclip.runtime.views import VIEWS
+from tagclip.train.model import TagClip, unit
+from tagclip.train.moe import HrMoe, group
+from tagclip.train.towers import ConvBlock, ConvStage, ImageTower
+
+Weights = dict[str, NDArray[np.float32]]
+
+
+def load_bundle(model: TagClip, tokenizer_json: str, path: Path, crops: NDArray[np.uint8]) -> None:
+    """Fill the towers of `model` with the weights of a bundle's graphs.
+
+    Args:
+        model: of the configuration that the bundle was trained with, small towers and an HR-MoE; left in the mode in
+            which it was.
+        tokenizer_json: of the model's words, which have to be the bundle's.
+        path: the bundle's folder.
+        crops: (N, H, W, 3) RGB, a few hundred of those that training will see. The graphs' convolutions hold their
+            batch norms; these are made anew with the crops' statistics, so that training begins where the graph is.
+
+    Raises:
+        BundleError: no bundle, or a damaged one.
+        CheckpointError: its graphs are not of such a model, or the model does not give the probe's vectors.
+        MissingExtraError: onnx is not installed.
+    """
+    bundle = open_bundle(path)
+    image = model.image
+    if not isinstance(image, ImageTower):
+        raise CheckpointError(f"{path}: expected a model of small towers to fill, found one with model.clip")
+    if json.loads(bundle.read_file(bundle.manifest.tokenizer.file)) != json.loads(tokenizer_json):
+        raise CheckpointError(
+            f"{path}: expected the words of the model to train, found others; with model.word_vectors: none they are "
+            "those of the training captions, and only the same captions give the same words"
+        )
+    of_views = {view: _weights(bundle, image_tower(view)) for view in VIEWS}
+    text = {f"text.{name}": value for name, value in _weights(bundle, TEXT).items()}
+    for index, (view, weights) in enumerate(of_views.items()):
+        _fill(model, _stretched(weights, model, index), f"{path}: the graph for the view {view}")
+    _fill(model, text, f"{path}: the text graph")
+    missing = sorted(
+        name
+        for name, _ in model.named_parameters()
+        if not name.startswith(("classifier.", "attributes.", "log_scale"))
+        and ".image_router." not in name
+        and ".norm." not in name
+        and name.removeprefix("image.") not in _members(of_views, model)
+        and name not in text
+    )
+    if missing:
+        raise CheckpointError(
+            f"{path}: expected graphs of the model that is to be trained, found none with {missing[0]}; "
+            "give a bundle of the same `model` section, exported with exact experts at fp32"
+        )
+    trains = model.training
+    model.eval()
+    with torch.no_grad():
+        biases = {name: value for name, value in of_views[VIEWS[0]].items() if name.startswith("stem.")}
+        _unfold_norms(image.stem, biases, torch.tensor(crops))
+        _prove(model, bundle)
+    model.train(trains)
+
+
+def _weights(bundle: Bundle, tower: str) -> Weights:
+    """Names of parameters, without the tower's own, to their values.
+
+    Biases, norms and convolutions keep their names in a graph. The matrix of a linear layer does not: it is what is
+    multiplied before the bias of its layer is added, transposed.
+    """
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError as error:
+        raise MissingExtraError(
+            "a run that begins with a bundle reads its graphs with onnx; pip install 'tagclip[export]'"
+        ) from error
+    if tower not in bundle.manifest.towers:
+        raise CheckpointError(
+            f"{bundle.path}: expected a graph {tower}, found {', '.join(bundle.manifest.towers)}; "
+            "training needs a bundle with a graph for each view"
+        )
+    graph = onnx.load_from_string(bundle.read_file(bundle.manifest.towers[tower].file)).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in values:  # weights that are kept in half precision
+            values[node.output[0]] = values[node.input[0]].astype(np.float32)
+    products = {
+        node.output[0]: values[node.input[1]]
+        for node in graph.node
+        if node.op_type == "MatMul" and node.input[1] in values
+    }
+    found = {name: value for name, value in values.items() if name.startswith("tower.")}
+    joined = {node.output[0] for node in graph.node if node.op_type == "Concat"}
+    for node in graph.node:
+        if node.op_type == "Add" and node.input[0] in products and node.input[1].endswith(".bias"):
+            found[node.input[1].removesuffix("bias") + "weight"] = products[node.input[0]].T
+        elif node.op_type == "Add" and node.input[0] in joined and node.input[1] in values:
+            found["tower.position"] = values[
+                node.input[1]
+            ]  # a small one is cut to length, and has another name
+    return {
+        name.removeprefix("tower."): np.ascontiguousarray(value, np.float32)
+        for name, value in found.items()
+        if not name.endswith(".fp16") and not name.startswith("tower.table.words")  # frozen, and known
+    }
+
+
+def _stretched(weights: Weights, model: TagClip, view: int) -> dict[str, Any]:
+    """A view's weights under the model's names: its experts and rows of the router go where the view's own are."""
+    moved: dict[str, Any] = {}
+    for name, value in weights.items():
+        if name.startswith("stem.") and name.endswith(".bias"):
+            continue  # of a batch norm that was folded
+        moe, _, rest = name.partition(".ffn.")
+        module = dict(model.image.named_modules()).get(f"{moe}.ffn") if rest else None
+        if isinstance(module, HrMoe):
+            members = group(len(module.experts), view)
+            part, _, inner = rest.partition(".")
+            if part == "experts":
+                number, _, inner = inner.partition(".")
+                if int(number) < len(members):
+                    moved[f"image.{moe}.ffn.experts.{members[int(number)]}.{inner}"] = value
+            elif part == "token_router":
+                moved[f"image.{name}"] = (members, value)
+            continue
+        moved[f"image.{name}"] = value
+    return moved
+
+
+def _members(of_views: dict[str, Weights], model: TagClip) -> set[str]:
+    return {
+        name.removeprefix("image.")
+        for index, weights in enumerate(of_views.values())
+        for name in _stretched(weights, model, index)
+    }
+
+
+def _fill(model: TagClip, weights: dict[str, Any], where: str) -> None:
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            rows, value = value if isinstance(value, tuple) else (slice(None), value)
+            target = parameters.get(name)
+            if target is None or target[rows].shape != value.shape:
+                shape = "none" if target is None else str(list(target[rows].shape))
+                raise CheckpointError(
+                    f"{where} has {name} of shape {list(value.shape)}, the model to train {shape}; "
+                    "give a bundle of the same `model` section"
+                )
+            target[rows] = torch.tensor(value, dtype=target.dtype, device=target.device)
+
+
+def _unfold_norms(stem: nn.Sequential, biases: Weights, crops: Tensor) -> None:
+    """Give each batch norm the statistics of `crops`, and the scale and shift that take them back."""
+    x = crops.float().permute(0, 3, 1, 2) / 127.5 - 1
+    for k, layer in enumerate(stem):
+        assert isinstance(layer, (ConvStage, ConvBlock))
+        y = layer.conv(x)
+        variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+        layer.norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
+        layer.norm.running_var.copy_(variance)  # type: ignore[operator, union-attr]
+        layer.norm.weight.copy_((variance + layer.norm.eps).sqrt())
+        layer.norm.bias.copy_(torch.tensor(biases[f"stem.{k}.conv.bias"]) + mean)
+        x = layer(x)
+
+
+def _prove(model: TagClip, bundle: Bundle) -> None:
+    device = next(model.parameters()).device
+
+    def text(tokens: NDArray[Any]) -> NDArray[np.float32]:
+        return unit(model.text(torch.tensor(tokens, device=device))).cpu().numpy()
+
+    try:
+        tower_cosine(bundle, bundle.manifest.towers[TEXT], text, "the model filled with it")
+        for index, view in enumerate(VIEWS):
+
+            def image(crops: NDArray[Any], known: int = index) -> NDArray[np.float32]:
+                given = torch.tensor(crops, device=device)
+                views = torch.full((len(given),), known, device=device)
+                return unit(model.image(given, views)[0]).cpu().numpy()
+
+            tower_cosine(bundle, bundle.manifest.towers[image_tower(view)], image, "the model filled with it")
+    except BundleError as error:
+        raise CheckpointError(
+            f"{bundle.path}: the model that is to be trained does not give the bundle's vectors ({error}); "
+            "give a bundle of the same `model` section"
+        ) from error
