@@ -5,6 +5,8 @@ VENV     ?= .venv
 #   make check PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
 TORCH    ?= torch==2.14.1 torchvision==0.29.1
 PIP_ARGS ?=
+# Two tests at a time on two cores; each process computes on one, or they stand in each other's way.
+JOBS     ?= 2
 PYTEST_ARGS ?=
 
 DEMO_VENV  ?= .venv-demo
@@ -19,7 +21,7 @@ demo: $(DEMO_VENV)/.installed ## install what a device needs and search the exam
 	$(DEMO_VENV)/bin/tagclip search "$(DEMO_QUERY)" $(DEMO_CLIP) --out $(DEMO_OUT)/
 
 test: $(VENV)/.installed ## all tests
-	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n $(JOBS) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed ## style, nothing is changed
 	$(VENV)/bin/ruff check .

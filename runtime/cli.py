@@ -7,6 +7,7 @@ So `--help` needs no torch, and a missing extra is answered with the line that i
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ COMMANDS = {
     "bundle": "tagclip.runtime.bundle_cli:bundle",
     "search": "tagclip.runtime.search_cli:search",
     "run": "tagclip.runtime.run_cli:run",
+    "detector": "tagclip.runtime.detector_cli:detector",
     "store": "tagclip.runtime.store_cli:store",
     "doctor": "tagclip.runtime.doctor_cli:doctor",
 }
@@ -33,6 +35,7 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "tensorrt",
     "cryptography": "signing",
+    "pymavlink": "mavlink",
     "torch": "train",
     "anny": "train",
     "warp": "train",
@@ -89,6 +92,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
         arguments: what follows it; None takes the process's own.
     """
     from tagclip.runtime.errors import TagclipError
+    from tagclip.runtime.logs import mask
 
     try:
         # With standalone_mode off, click hands back the status of ctx.exit() and raises the rest.
@@ -98,7 +102,9 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
     except TagclipError as error:
         _fail(f"error: {error}")
     except click.ClickException as error:
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        click.echo(mask(shown.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted")
@@ -116,5 +122,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(message, err=True)
+    from tagclip.runtime.logs import mask
+
+    click.echo(mask(message), err=True)
     sys.exit(1)

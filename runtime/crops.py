@@ -5,7 +5,7 @@ Chosen while the video plays, so that it is decoded once and memory stays bounde
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -34,6 +34,8 @@ class Crop:
         box_xywh_px: the detector's box in the frame, before padding.
         quality: in (0, 1]: large, sharp, whole, alone, in agreement with the track.
         image: RGB uint8 (h, w, 3), a copy, at most `MAX_HEIGHT_PX` high.
+        vectors: float32 (D,) by view, put here by whoever embeds the crop, so that it is done once and forgotten with
+            it.
     """
 
     frame: int
@@ -41,6 +43,7 @@ class Crop:
     box_xywh_px: tuple[float, float, float, float]
     quality: float
     image: Image
+    vectors: dict[str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
 
 class CropKeeper:

@@ -11,24 +11,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tagclip.runtime.bundle import open_bundle
-from tagclip.runtime.detectors import detector_of
+from tagclip.runtime.detector_contract import read_contract
+from tagclip.runtime.detectors import describe, detector_of, drop_still
 from tagclip.runtime.encoder import AUTO, ImageEncoder
 from tagclip.runtime.engines import Engines
-from tagclip.runtime.errors import SourceError
+from tagclip.runtime.errors import ConfigError, SourceError
+from tagclip.runtime.feeds import check_live
 from tagclip.runtime.health import Health
 from tagclip.runtime.health_server import HealthServer, parse_listen
+from tagclip.runtime.live import LiveSource
+from tagclip.runtime.logs import mask
 from tagclip.runtime.machine import Machine
+from tagclip.runtime.mavlink_link import LiveTelemetry, is_link
 from tagclip.runtime.monitor import Monitor
 from tagclip.runtime.service import Notifier, Stop
-from tagclip.runtime.source import Frame, VideoSource, open_source
+from tagclip.runtime.source import Frame, VideoSource, is_live, open_source
 from tagclip.runtime.store import Retention, TrackStore
 from tagclip.runtime.store_track import Place
-from tagclip.runtime.telemetry import CameraPose, Telemetry, read_telemetry
+from tagclip.runtime.telemetry import CameraPose, Poses, Telemetry, read_telemetry
 from tagclip.runtime.terminal import Progress
+from tagclip.runtime.tracker import RELINK_S
 from tagclip.runtime.watch import Camera, Watcher
 from tagclip.runtime.when import show_when
 
 PRUNE_EVERY_S = 600.0
+CLOCK_STEP_S = 1.0  # the wall clock against the one that only goes forward: more is no drift
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +45,25 @@ class Settings:
     """What `tagclip run` was told; the options of the command line, checked.
 
     Attributes:
-        start_s: Unix time of the footage's time 0; None takes a file's own.
+        source: a path, or what `source.is_live`.
+        boxes, detector: a file of boxes, or an ONNX graph; without either, motion.
+        start_s: Unix time of the footage's time 0; None takes a file's own, and a live camera's is now.
         max_bytes: of the store.
         listen: where health and metrics are told, None for nowhere.
         max_memory_mb: see `Monitor`.
     """
 
-    source: Path
+    source: str
     store: Path
     camera: str
     bundle: Path | None
     engine: str
     view: str
     boxes: Path | None
+    detector: Path | None
     start_s: float | None
     place: Place | None
-    telemetry: Path | None
+    telemetry: str | None
     pose: CameraPose
     days: float
     max_bytes: int
@@ -81,33 +91,25 @@ class Device:
     """Watches one camera's footage until it ends or `stop` is asked for.
 
     Raises:
-        TagclipError: whatever of it cannot be opened.
+        TagclipError: whatever of it cannot be opened. A live camera that is not there yet is waited for.
     """
 
     def __init__(self, settings: Settings, stop: Stop) -> None:
         self._settings, self._stop = settings, stop
-        opened = open_source(settings.source)
-        if not isinstance(opened, VideoSource):
-            raise SourceError(
-                f"{settings.source} holds pictures, expected a video; `tagclip search` looks through pictures"
-            )
-        self._source = opened
-        start_s = settings.start_s
-        if start_s is None:
-            start_s = settings.source.stat().st_mtime - opened.frame_count / opened.fps
-        told = (
-            read_telemetry(settings.telemetry, settings.pose)
-            if settings.telemetry
-            else Telemetry(fixed=settings.pose)
-        )
-        size_px = (opened.width_px, opened.height_px)
-        self._camera = Camera(settings.camera, settings.view, start_s, size_px, settings.place, told)
+        self._file = None if is_live(settings.source) else _file_of(settings.source)
+        if self._file is None:
+            check_live(settings.source)
+            if settings.start_s is not None:
+                raise ConfigError("--start is for files; a live camera's footage begins when it comes")
+        if settings.detector is not None:  # so that a camera is not waited for in vain
+            read_contract(settings.detector)
+        self._told = self._telemetry()
         bundle = open_bundle(settings.bundle)
         self._engines = Engines(bundle, settings.engine)
         self._encoder = functools.cache(lambda view: ImageEncoder(bundle, view, engine=self._engines))
         self.health = Health(
             camera=settings.camera,
-            detector="boxes" if settings.boxes else "motion",
+            detector="boxes" if settings.boxes else settings.detector.name if settings.detector else "motion",
             provider=self._engines.name,
             encoder_id=bundle.encoder_id,
             store=settings.store,
@@ -124,26 +126,73 @@ class Device:
                 around.enter_context(HealthServer(self.health, settings.listen))
             around.enter_context(Monitor(Machine(), self.health, self._stop, settings.max_memory_mb))
             notifier = around.enter_context(contextlib.closing(Notifier()))
-            watcher = Watcher(
-                self._camera,
-                detector_of(self._source, settings.boxes),
-                self._encoder,
-                self._engines.bundle.encoder_id,
-                store,
-                settings.boxes is None,
-                self.health,
-            )
             self._check()
             notifier.ready(f"watching {settings.camera}")
             self.health.running()
+            if self._told is None:
+                self._told = around.enter_context(
+                    contextlib.closing(LiveTelemetry(settings.telemetry or "", settings.pose))
+                )
+            source = self._file or around.enter_context(contextlib.closing(LiveSource(settings.source)))
+            round_ = _Round(self.health, store, notifier, self._stop, source)
+            watcher, start_s = None, time.time()
             try:
-                self._loop(watcher, store, notifier)
+                if self._awaited(source, round_):
+                    start_s = self._start_of(source)
+                    watcher = self._watcher(source, store, start_s)
+                    self._loop(source, watcher, round_)
             finally:
                 self.health.stopping()
                 notifier.stopping()
-            watcher.end()
+            if watcher is not None:
+                watcher.end()
+                start_s = watcher.start_s
             old = store.prune(time.time())
-            return Outcome(watcher.people, self._camera.start_s, old, store.dropped)
+            return Outcome(self.health.counts.people, start_s, old, store.dropped)
+
+    def _telemetry(self) -> Poses | None:
+        """What the file or the options tell of the camera; None for a link, which is opened when all else is sound."""
+        told, file = self._settings.telemetry, self._file
+        if told is None:
+            return Telemetry(fixed=self._settings.pose)
+        if is_link(told) != (file is None):
+            raise ConfigError(
+                f"--telemetry {told}: a live camera goes with a link (udp:, tcp:, serial:), a video file with a file"
+            )
+        if file is None:
+            return None
+        return read_telemetry(Path(told), self._settings.pose, self._start_of(file))
+
+    def _awaited(self, source: VideoSource | LiveSource, round_: _Round) -> bool:
+        """Wait until the first frame is there, for ever if need be; False when asked to stop before."""
+        while isinstance(source, LiveSource) and not source.wait():
+            if round_.over(f"waiting for {self._settings.camera}"):
+                return False
+        return True
+
+    def _start_of(self, source: VideoSource | LiveSource) -> float:
+        if isinstance(source, LiveSource):
+            return source.start_s
+        if self._settings.start_s is not None:
+            return self._settings.start_s
+        return source.path.stat().st_mtime - source.frame_count / source.fps
+
+    def _watcher(self, source: VideoSource | LiveSource, store: TrackStore, start_s: float) -> Watcher:
+        settings = self._settings
+        size_px = (source.width_px, source.height_px)
+        if isinstance(source, LiveSource) and isinstance(self._told, LiveTelemetry):
+            self._told.begin(source.begin_s)
+        detector = detector_of(source, settings.boxes, settings.detector, self._engines.name)
+        log.info("people are found by %s", describe(detector))
+        return Watcher(
+            Camera(settings.camera, settings.view, start_s, size_px, settings.place, self._told),
+            detector,
+            self._encoder,
+            self._engines.bundle.encoder_id,
+            store,
+            drop_still(detector),
+            self.health,
+        )
 
     def _check(self) -> None:
         """Load what may be needed and let it prove itself, so that nobody is met by a wrong or a cold engine."""
@@ -154,28 +203,38 @@ class Device:
         for name, why in self._engines.passed_over.items():
             log.info("not on %s: %s", name, why)
 
-    def _loop(self, watcher: Watcher, store: TrackStore, notifier: Notifier) -> None:
+    def _loop(self, source: VideoSource | LiveSource, watcher: Watcher, round_: _Round) -> None:
         shown = Progress("watching", "frames")
-        counts, pruned_s = self.health.counts, time.monotonic()
-        log.info("watching %s, seen from %s on", self._settings.source, show_when(self._camera.start_s))
-        for frame in self._timed(iter(self._source)):
-            watcher.see(frame)
-            self.health.seen()
-            counts.store_dropped = store.dropped
-            notifier.alive(f"{counts.frames} frames, {counts.people} people kept")
-            shown.update(frame.index + 1, self._source.frame_count)
-            if time.monotonic() - pruned_s >= PRUNE_EVERY_S:
-                pruned_s = time.monotonic()
-                store.prune(time.time())
-            if self._stop.requested:
-                log.info("stopped by %s", self._stop.reason)
+        counts = self.health.counts
+        log.info("watching %s, seen from %s on", mask(self._settings.source), show_when(watcher.start_s))
+        seen_s: float | None = None  # when the last frame was; None: nobody is followed
+        for frame in self._timed(source) if isinstance(source, VideoSource) else source:
+            now_s = time.monotonic()
+            if frame is not None:
+                self._follow_clock(source, watcher)
+                watcher.see(frame)
+                self.health.seen()
+                seen_s = now_s
+                shown.update(frame.index + 1, source.frame_count)
+            elif seen_s is not None and now_s - seen_s > RELINK_S:
+                watcher.pause()  # whoever was in view is kept now, and not when the camera is back, if ever
+                seen_s = None
+            if round_.over(f"{counts.frames} frames, {counts.people} people kept"):
                 break
         shown.end()
-        for warning in self._source.warnings:
+        for warning in source.warnings:
             log.warning("%s", warning)
 
-    def _timed(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """The frames; how long each takes to come is noted."""
+    @staticmethod
+    def _follow_clock(source: VideoSource | LiveSource, watcher: Watcher) -> None:
+        """A board without a battery learns the time after its start: from then on people have the right one."""
+        if isinstance(source, LiveSource) and abs(step_s := source.start_s - watcher.start_s) > CLOCK_STEP_S:
+            log.warning("the clock was set by %+.1f s; the times of people go by it from here on", step_s)
+            watcher.start_s = source.start_s
+
+    def _timed(self, source: VideoSource) -> Iterator[Frame]:
+        """The frames; how long each takes to be decoded is noted. A live camera's wait for light, not for us."""
+        frames = iter(source)
         decode = self.health.times["decode"]
         while True:
             begun_s = time.perf_counter()
@@ -184,6 +243,60 @@ class Device:
                 return
             decode.add(time.perf_counter() - begun_s)
             yield frame
+
+
+class _Round:
+    """What is done in every round, with a frame or without: it is told that the device lives, and what it counts."""
+
+    def __init__(
+        self,
+        health: Health,
+        store: TrackStore,
+        notifier: Notifier,
+        stop: Stop,
+        source: VideoSource | LiveSource,
+    ) -> None:
+        self._health, self._store, self._notifier, self._stop = health, store, notifier, stop
+        self._live = source if isinstance(source, LiveSource) else None
+        self._pruned_s = time.monotonic()
+
+    def over(self, status: str) -> bool:
+        """One more round; whether a stop is asked for.
+
+        Args:
+            status: for `systemctl status`.
+        """
+        if self._live is not None:
+            self._take_over(self._live)
+        self._health.counts.store_dropped = self._store.dropped
+        self._notifier.alive(status)
+        if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:
+            self._pruned_s = time.monotonic()
+            self._store.prune(time.time())
+        if self._stop.requested:
+            log.info("stopped by %s", self._stop.reason)
+        return self._stop.requested
+
+    def _take_over(self, live: LiveSource) -> None:
+        """The camera's own counters and state into the device's."""
+        counts, health, own = self._health.counts, self._health, live.counts
+        counts.dropped, counts.stalls, counts.failures = own.dropped, own.stalls, own.failures
+        counts.reconnects, counts.resized = max(own.connects - 1, 0), own.resized
+        trouble = live.trouble
+        health.connected = not trouble
+        if trouble:
+            health.degrade("camera", trouble)
+        else:
+            health.recover("camera")
+
+
+def _file_of(source: str) -> VideoSource:
+    opened = open_source(Path(source))
+    if not isinstance(opened, VideoSource):
+        raise SourceError(
+            f"{source} holds pictures, expected a video; `tagclip search` looks through pictures"
+        )
+    return opened
 
 
 def listening(address: str | None, *, exposed: bool) -> tuple[str, int] | None:

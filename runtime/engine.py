@@ -28,7 +28,7 @@ class OrtEngine:
     Args:
         graph: the bytes of the ONNX file; weights outside of it are refused.
         tower: what bundle.json says about the graph.
-        threads: CPU threads for one run; None leaves it to ONNX Runtime (one per core).
+        threads: CPU threads for one run; None takes one per core that this process may use.
         engine: one of `providers.PROVIDERS`; getting another one than asked is an error, never a fall back.
 
     Raises:

@@ -34,6 +34,7 @@ class Counts:
         frames: looked at.
         dropped: frames that were left out to keep up.
         reconnects, stalls: how often the camera was opened again, and how often it sent nothing for too long.
+        failures: how often it could not be opened, or sent what is no picture. resized: frames of another size.
         detections: boxes of people. tracks: that have begun. people: kept in the store.
         store_dropped: people that were deleted to make room.
         queue: frames that wait now.
@@ -43,6 +44,8 @@ class Counts:
     dropped: int = 0
     reconnects: int = 0
     stalls: int = 0
+    failures: int = 0
+    resized: int = 0
     detections: int = 0
     tracks: int = 0
     people: int = 0
@@ -158,6 +161,8 @@ class Health:
                 "dropped": counts.dropped,
                 "reconnects": counts.reconnects,
                 "stalls": counts.stalls,
+                "failures": counts.failures,
+                "resized": counts.resized,
             },
             "store": {"people": counts.people, "bytes": size, "dropped": counts.store_dropped},
             "machine": None if machine is None else vars(machine),
@@ -202,6 +207,8 @@ class Health:
             ("frames_dropped", "Frames left out to keep up.", counts.dropped),
             ("camera_reconnects", "How often the camera was opened again.", counts.reconnects),
             ("camera_stalls", "How often the camera sent nothing for too long.", counts.stalls),
+            ("camera_failures", "How often it could not be opened, or sent no picture.", counts.failures),
+            ("camera_resized_frames", "Frames of another size than the first.", counts.resized),
             ("detections", "Boxes of people.", counts.detections),
             ("tracks", "Tracks that have begun.", counts.tracks),
             ("people_kept", "People kept in the store.", counts.people),

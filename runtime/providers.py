@@ -7,6 +7,7 @@ on the CPU that the asked one does not take. Here both are errors.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -133,6 +134,18 @@ def exact_options(graph: bytes) -> Any:
     return options
 
 
+def own_threads() -> int:
+    """Threads of a session: 0, which leaves it to ONNX Runtime (one per core), or as many as this process has cores.
+
+    ONNX Runtime counts the machine's cores, also in a process that may use few of them (taskset, a systemd unit's
+    CPUAffinity=, a container's cpuset): its threads then wait for one another.
+    """
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
+        return 0
+    mine = len(os.sched_getaffinity(0))
+    return mine if mine < (os.cpu_count() or mine) else 0
+
+
 def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) -> Any:
     """An InferenceSession in which all work is done by the provider that was asked for.
 
@@ -140,7 +153,7 @@ def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) 
         engine: one of PROVIDERS.
         graph: the bytes of the ONNX file; weights outside of it are refused.
         tower: what bundle.json says about the graph.
-        threads: of the CPU; None leaves it to ONNX Runtime (one per core).
+        threads: of the CPU; None as many as `own_threads` says.
 
     Raises:
         MissingExtraError, EngineError: as in `load_onnxruntime`; or the provider does not start, does not take a
@@ -155,8 +168,7 @@ def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) 
     # While they wait for work, threads would spin on the cores that detect and follow people meanwhile: twice the CPU
     # time in all, measured in docs/engines.md.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = own_threads() if threads is None else threads
     if engine != CPU:
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if engine in (CUDA, ORT_TENSORRT):

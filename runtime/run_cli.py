@@ -18,7 +18,7 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
 
 
 @click.command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source")
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
@@ -31,7 +31,7 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
 @click.option(
     "--store", "path", type=click.Path(path_type=Path), required=True, help="File to keep people in."
 )
-@click.option("--camera", help="Name of the camera.  [default: the file's name]")
+@click.option("--camera", help="Name of the camera.  [default: the file's or host's name]")
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the encoders.  [default: ours]")
 @click.option(
     "--engine",
@@ -47,6 +47,13 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     type=click.Choice(["auto", "aerial", "ground"]),
     help="Where the camera looks from; auto goes by the telemetry, without it both encoders are averaged.",
 )
+@click.option(
+    "--detector",
+    default="motion",
+    show_default=True,
+    metavar="motion|FILE.onnx",
+    help="What finds people: motion, for cameras that stand, or your ONNX graph with its contract.",
+)
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes of the people, instead of motion.")
 @click.option(
     "--start", help="When the footage begins; default so long before the file's last change as it lasts."
@@ -54,7 +61,11 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
 @click.option(
     "--place", metavar="LAT,LON,METRES", help="Where the camera stands, and how exactly that is known."
 )
-@click.option("--telemetry", type=click.Path(path_type=Path), help="Of a drone: .srt of DJI, .csv or .json.")
+@click.option(
+    "--telemetry",
+    metavar="FILE|LINK",
+    help="Of a drone: .srt of DJI, .tlog, .csv or .json; or MAVLink: udp:HOST:PORT, tcp:HOST:PORT, serial:NAME:BAUD.",
+)
 @click.option(
     "--altitude", type=float, help="Of the camera over the people's ground, metres, if it is fixed."
 )
@@ -89,7 +100,10 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
 def run(
     context: click.Context, /, show_config: bool, log_form: str, log_level: str, days: float, **given: Any
 ) -> None:
-    """Watch SOURCE, a video file, and keep every person in a store that `tagclip search` answers from.
+    """Watch SOURCE and keep every person in a store that `tagclip search` answers from.
+
+    SOURCE is a video file or a camera: rtsp://HOST/PATH, http://, tcp://, udp://, /dev/video0, csi://0 (of a Jetson),
+    or gst:'PIPELINE', as for gst-launch-1.0. A camera that goes away is waited for; only its newest frame is looked at.
 
     A picture, a vector, times and places are kept, for --days days and up to --max-gb gigabytes; the oldest make room.
     """
@@ -125,7 +139,9 @@ def run(
 
 def _settings(
     *,
-    source: Path,
+    source: str,
+    detector: str,
+    boxes: Path | None,
     path: Path,
     camera: str | None,
     start: str | None,
@@ -140,17 +156,25 @@ def _settings(
     **same: Any,
 ) -> Any:
     """The options as the device takes them."""
+    from tagclip.runtime.detectors import graph_of
     from tagclip.runtime.device import Settings, listening
+    from tagclip.runtime.feeds import live_name
     from tagclip.runtime.search_store_cli import parse_near
+    from tagclip.runtime.source import is_live
     from tagclip.runtime.store_track import Place
     from tagclip.runtime.telemetry import CameraPose
     from tagclip.runtime.when import parse_when
 
+    graph = graph_of(detector)
+    if graph is not None and boxes is not None:
+        raise click.UsageError("--boxes replaces the detector; drop one of the two")
     where = Place(*parse_near(place, "--place")) if place else None
     return Settings(
         source=source,
+        detector=graph,
+        boxes=boxes,
         store=path,
-        camera=camera or source.stem,
+        camera=camera or (live_name(source) if is_live(source) else Path(source).stem),
         start_s=parse_when(start, time.time()) if start else None,
         place=where,
         pose=CameraPose(

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--detector",
     default=None,
-    type=click.Choice(["motion", "boxes"]),
-    help="What finds people in a video: motion (fixed cameras) or a file of boxes.  [default: motion]",
+    metavar="motion|boxes|FILE.onnx",
+    help="What finds people in a video: motion (fixed cameras), a file of boxes, or your ONNX graph with its "
+    "contract.  [default: motion]",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="MOT text, or JSON of `tagclip synth scene`.")
 @click.option(
@@ -70,10 +71,10 @@ def search(
     """
     if detector == "boxes" and boxes is None:
         raise click.UsageError("--detector boxes needs --boxes FILE")
-    if detector == "motion" and boxes is not None:
+    if detector not in (None, "boxes") and boxes is not None:
         raise click.UsageError("--boxes goes with --detector boxes; drop one of the two")
 
-    from tagclip.runtime.detectors import detector_of
+    from tagclip.runtime.detectors import MOTION, describe, detector_of, drop_still, graph_of
     from tagclip.runtime.files import check_target
     from tagclip.runtime.query import check_query
     from tagclip.runtime.search import search_folder, search_video
@@ -95,11 +96,14 @@ def search(
         raise click.UsageError(f"--after, --before, --camera and --near ask a store; {source} is none")
     opened = open_source(source)
     if isinstance(opened, VideoSource):
-        finder = detector_of(opened, boxes)
+        graph = None if boxes else graph_of(detector or MOTION)
+        finder = detector_of(opened, boxes, graph, engine)
+        if graph is not None:
+            click.echo(f"detector: {describe(finder)}", err=True)
         encoders = _encoders(bundle, view, engine)
         shown = Progress("searching", "frames")
         result = search_video(
-            opened, finder, query, encoders, top=top, drop_still=boxes is None, progress=shown.update
+            opened, finder, query, encoders, top=top, drop_still=drop_still(finder), progress=shown.update
         )
     else:
         if boxes is not None or detector is not None:

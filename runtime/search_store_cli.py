@@ -42,16 +42,30 @@ def parse_near(text: str, option: str = "--near") -> tuple[float, float, float]:
 
 
 def search_stored(
-    query: str, path: Path, where: Where, bundle: Path | None, top: int, out: Path | None, as_json: bool
+    query: str,
+    path: Path,
+    where: Where,
+    bundle: Path | None,
+    top: int,
+    out: Path | None,
+    as_json: bool,
+    engine: str = "cpu",
 ) -> None:
-    """Search the store at `path`; print what was found, and write it to the folder `out`."""
+    """Search the store at `path`; print what was found, and write it to the folder `out`.
+
+    Args:
+        engine: of the text encoder, as `Engines` takes it; "auto" says which it took.
+    """
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import TextEncoder
+    from tagclip.runtime.engines import AUTO
     from tagclip.runtime.search_store import search_store
     from tagclip.runtime.store import TrackStore
 
     opened = open_bundle(bundle)
-    text = TextEncoder(opened)
+    text = TextEncoder(opened, engine=engine)
+    if engine == AUTO:
+        click.echo(f"the encoder runs on {text.engine.name}", err=True)
     with TrackStore(path, read_only=True) as store:
         found = search_store(store, query, text, opened.encoder_id, opened.manifest.embedding_dim, top, where)
     names = [f"crops/{hit.rank:02d}.jpg" for hit in found.hits]

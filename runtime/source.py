@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import SourceError
+from tagclip.runtime.logs import mask
 
 Image = NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 SAMPLE_WINDOW_FRAMES = 1500  # how far into a video `VideoSource.sample` decodes: a minute at 25 fps
 LONGEST_GAP_S = 60.0  # a timestamp that jumps further than this is a fault of the container
+
+_LIVE = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]+:/|gst:|/dev/video\d"
+)  # one slash where a Path has been made of a URL
+
+
+class StallError(SourceError):
+    """A live camera is connected and sends nothing."""
 
 
 @dataclass(frozen=True)
@@ -187,12 +197,21 @@ class FolderSource:
             )
 
 
+def is_live(source: str) -> bool:
+    """Whether a SOURCE names a camera, such as rtsp://HOST/PATH, /dev/video0 or gst:PIPELINE, and no file or folder."""
+    return _LIVE.match(source) is not None
+
+
 def open_source(path: Path) -> VideoSource | FolderSource:
     """Open a video file, a folder of images (with sub-folders; hidden files are ignored) or a single image.
 
     Raises:
-        SourceError: nothing there, a folder without an image, or a file that is not a video.
+        SourceError: nothing there, a live camera, a folder without an image, or a file that is not a video.
     """
+    if is_live(str(path)):
+        raise SourceError(
+            f"{mask(str(path))} is a live camera, expected a video or a folder of images; `tagclip run` watches cameras"
+        )
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder; expected a video or a folder of images")
     if path.is_dir():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import StoreError, StoreFullError
+from tagclip.runtime.store_clock import SteadyClock
 from tagclip.runtime.store_track import COLUMNS, StoredTrack, row_of, track_of
 
 APPLICATION_ID = 0x74616763  # "tagc": what `file` and we know a store by
@@ -26,6 +28,7 @@ HEADER = b"SQLite format 3\x00"
 PAGE_BYTES = 4096
 WAL_BYTES = 16 << 20  # the write-ahead log is cut to this after a checkpoint
 BALLAST_BYTES = 16 << 20  # given up when the disk is full: SQLite needs room even to delete
+FULL_BYTES = 256 << 10  # a disk with less is full
 MAKE_ROOM = 0.05  # of the tracks go when it is full
 SOME = 500  # keys in one statement; SQLite allows 999 everywhere
 
@@ -89,21 +92,31 @@ class TrackStore:
         self.path = path
         self.retention = retention or Retention()
         self.dropped = 0  # tracks deleted to make room, since opened
+        self._clock = SteadyClock()
         if (read_only or must_exist) and not path.is_file():
             raise StoreError(f"expected a store at {path}, found none; `tagclip run --store` makes one")
         if not path.exists():
             _make_private(path)
-        self._db = self._connected(path.resolve().as_uri() + ("?mode=ro" if read_only else ""))
+        try:
+            self._open(read_only)
+        except StoreFullError:
+            if read_only or not self.has_ballast:
+                raise
+            self._ballast.unlink()
+            self._open(read_only)
+
+    def _open(self, read_only: bool) -> None:
+        uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
+        with self._named():
+            # Autocommit: transactions are ours. Searching threads and the writer share the connection under its lock.
+            self._db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
+            )
         try:
             self._prepare(read_only)
         except BaseException:
             self._db.close()
             raise
-
-    def _connected(self, uri: str) -> sqlite3.Connection:
-        with self._named():
-            # Autocommit: transactions are ours. Searching threads and the writer share the connection under its lock.
-            return sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10)
 
     def _prepare(self, read_only: bool) -> None:
         with self._named():
@@ -128,44 +141,55 @@ class TrackStore:
                     self._db.execute(f"PRAGMA user_version = {SCHEMA}")
             pages = max(self.retention.max_bytes, 1 << 20) // self._one("PRAGMA page_size")
             self._db.execute(f"PRAGMA max_page_count = {pages}")
-        self._lay_ballast()
+        self.lay_ballast()
 
-    def add(self, tracks: Sequence[tuple[StoredTrack, bytes]]) -> None:
+    def add(self, tracks: Sequence[tuple[StoredTrack, bytes]]) -> int:
         """Keep tracks with their thumbnails (JPEG), all or none; they are on the disk when this returns.
+
+        Returns:
+            How many of them were not there yet.
 
         Raises:
             StoreFullError: there is no room, even after the oldest made some.
             StoreError: the store is damaged.
         """
         rows = [row_of(track) for track, _ in tracks]
-        for last in (False, True):
-            try:
-                with self._named(), self._transaction():
-                    for row, (track, jpeg) in zip(rows, tracks, strict=True):
-                        self._db.execute("DELETE FROM tracks WHERE id = ?", (track.id.bytes,))
-                        marks = ", ".join("?" * len(row))
-                        names = COLUMNS.removeprefix("key, ")
-                        key = self._db.execute(
-                            f"INSERT INTO tracks ({names}) VALUES ({marks})", row
-                        ).lastrowid
-                        self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, jpeg))
-                return
-            except StoreFullError:
-                if last or not self._make_room():
-                    raise
+        pictures = [jpeg for _, jpeg in tracks]
+        try:
+            return self._insert(rows, pictures)
+        except StoreFullError:
+            if not self._make_room():
+                raise
+        return self._insert(rows, pictures)
 
-    def prune(self, now_s: float) -> int:
+    def prune(self, now_s: float | None = None) -> int:
         """Delete whoever was last seen before the retention's time; how many that were.
 
         Args:
-            now_s: Unix time, UTC.
+            now_s: Unix time, UTC. None is for whoever calls it again and again: it goes by the wall clock but for its
+                steps (`SteadyClock`), and on a disk too full to delete nobody is deleted until the next call.
 
         Raises:
-            StoreError: the store is damaged, or too full to delete.
+            StoreFullError: the disk is too full to delete, and `now_s` is given.
+            StoreError: the store is damaged.
         """
-        with self._named(), self._transaction():
-            oldest_s = now_s - 86_400 * self.retention.days
-            return self._db.execute("DELETE FROM tracks WHERE end_s < ?", (oldest_s,)).rowcount
+        oldest_s = (self._clock.now_s() if now_s is None else now_s) - 86_400 * self.retention.days
+        try:
+            return self._delete_before(oldest_s)
+        except StoreFullError:
+            self._ballast.unlink(missing_ok=True)
+        try:
+            return self._delete_before(oldest_s)
+        except StoreFullError:
+            if now_s is not None:
+                raise
+            return 0
+
+    def used(self) -> int:
+        """Bytes of its file that hold something; what was deleted is free for others."""
+        with self._named():
+            pages = self._one("PRAGMA page_count") - self._one("PRAGMA freelist_count")
+            return pages * self._one("PRAGMA page_size")
 
     def __len__(self) -> int:
         with self._named():
@@ -268,7 +292,7 @@ class TrackStore:
         try:
             yield
         except sqlite3.Error as error:
-            if "full" in str(error):
+            if "full" in str(error) or ("I/O" in str(error) and self._disk_is_full()):
                 raise StoreFullError(
                     f"{self.path}: the disk or the quota of {self.retention.max_bytes:,} bytes is full; "
                     "free room, or allow more"
@@ -276,6 +300,28 @@ class TrackStore:
             raise StoreError(
                 f"{self.path} cannot be used as a store: {error}; move it away to begin anew"
             ) from error
+
+    def _disk_is_full(self) -> bool:
+        """SQLite calls it an I/O error where there is no room for its files beside the store."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.path.parent).free < FULL_BYTES
+        return False
+
+    def _insert(self, rows: list[tuple[object, ...]], pictures: list[bytes]) -> int:
+        """Rows of COLUMNS but for the key, in one transaction; how many of them were not there yet."""
+        new = len(rows)
+        names = COLUMNS.removeprefix("key, ")
+        with self._named(), self._transaction():
+            for row, jpeg in zip(rows, pictures, strict=True):
+                new -= self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],)).rowcount
+                marks = ", ".join("?" * len(row))
+                key = self._db.execute(f"INSERT INTO tracks ({names}) VALUES ({marks})", row).lastrowid
+                self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, jpeg))
+        return new
+
+    def _delete_before(self, oldest_s: float) -> int:
+        with self._named(), self._transaction():
+            return self._db.execute("DELETE FROM tracks WHERE end_s < ?", (oldest_s,)).rowcount
 
     def _make_room(self) -> bool:
         """Delete the oldest tracks; whether there were any."""
@@ -287,7 +333,7 @@ class TrackStore:
             ).rowcount
         with self._named():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self._lay_ballast()
+        self.lay_ballast()
         self.dropped += gone
         return gone > 0
 
@@ -295,9 +341,14 @@ class TrackStore:
     def _ballast(self) -> Path:
         return self.path.with_name(self.path.name + ".ballast")
 
-    def _lay_ballast(self) -> None:
+    @property
+    def has_ballast(self) -> bool:
+        """Whether there is room to give up when the disk is full."""
+        return self._ballast.exists()
+
+    def lay_ballast(self) -> None:
         """Room that is given up when the disk is full; none where the disk is full already."""
-        if self._ballast.exists():
+        if self.has_ballast:
             return
         try:
             handle = os.open(self._ballast, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)

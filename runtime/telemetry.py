@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -50,6 +50,13 @@ class CameraPose:
 
 NAMES = tuple(field.name for field in fields(CameraPose))
 _TURNS = {"yaw_deg", "roll_deg", "longitude_deg"}  # that jump from one end of their range to the other
+
+
+class Poses(Protocol):
+    """Whatever knows of the camera over the time of the footage."""
+
+    def at(self, time_s: float) -> CameraPose:
+        """The pose at a time of the footage; None for what is not known then."""
 
 
 class Telemetry:
@@ -97,12 +104,20 @@ class Telemetry:
         return CameraPose(**found)
 
 
-def read_telemetry(path: Path, fixed: CameraPose | None = None) -> Telemetry:
-    """Telemetry from a file: DJI's subtitles (.srt), .csv or .json with the names of CameraPose and time_s.
+def read_telemetry(path: Path, fixed: CameraPose | None = None, start_s: float = 0.0) -> Telemetry:
+    """Telemetry from a file: DJI's subtitles (.srt), a ground station's MAVLink log (.tlog), .csv or .json.
+
+    The last two have the names of CameraPose and time_s.
+
+    Args:
+        start_s: Unix time of the footage's time 0; a log's times are Unix times, those of the others are the footage's.
 
     Raises:
+        MissingExtraError: a log is read with pymavlink.
         SourceError: missing, too large, of another form, or a number out of its range; with the line.
     """
+    if path.suffix.lower() == ".tlog":
+        return _of_log(path, fixed or CameraPose(), start_s)
     try:
         if path.stat().st_size > MOST_BYTES:
             raise SourceError(
@@ -114,12 +129,21 @@ def read_telemetry(path: Path, fixed: CameraPose | None = None) -> Telemetry:
     readers = {".srt": _srt, ".csv": _csv, ".json": _json}
     if path.suffix.lower() not in readers:
         raise SourceError(
-            f"{path}: expected telemetry as .srt, .csv or .json, found {path.suffix or 'no suffix'}"
+            f"{path}: expected telemetry as .srt, .tlog, .csv or .json, found {path.suffix or 'no suffix'}"
         )
     lines = list(readers[path.suffix.lower()](text, path))
     if not any(line.keys() - {"time_s"} for line in lines):
         raise SourceError(f"{path} tells nothing of a camera; docs/store.md shows the forms that are read")
     return Telemetry(lines, fixed)
+
+
+def _of_log(path: Path, fixed: CameraPose, start_s: float) -> Telemetry:
+    from tagclip.runtime.mavlink import read_tlog
+
+    # The pitch that is given is that of a camera fixed to the craft, whose own comes to it.
+    rest = CameraPose(**{name: value for name, value in vars(fixed).items() if name != "pitch_deg"})
+    rows = read_tlog(path, fixed.pitch_deg or 0.0)
+    return Telemetry([row | {"time_s": row["time_s"] - start_s} for row in rows], rest)
 
 
 def _checked(name: str, value: Any, where: str) -> float | None:

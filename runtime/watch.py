@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,9 +18,10 @@ from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
 from tagclip.runtime.sheet import image_bytes
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
+from tagclip.runtime.store_guard import StoreGuard
 from tagclip.runtime.store_track import Place, StoredTrack
 from tagclip.runtime.target import Track
-from tagclip.runtime.telemetry import Telemetry
+from tagclip.runtime.telemetry import Poses
 from tagclip.runtime.tracker import Tracker
 
 KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a query finds them at once
@@ -46,7 +47,7 @@ class Camera:
     start_s: float
     size_px: tuple[int, int]
     place: Place | None = None
-    telemetry: Telemetry | None = None
+    telemetry: Poses | None = None
 
     def seen(self, crop: Crop) -> tuple[str, Place | None]:
         """View ("auto" when unknown) and place of somebody, by the time and box of one crop."""
@@ -77,23 +78,37 @@ class Watcher:
         health: Health,
     ) -> None:
         self._camera, self._detector, self._encoder_of = camera, detector, encoder
-        self._encoder_id, self._store, self._drop_still = encoder_id, store, drop_still
+        self._encoder_id, self._store, self._drop_still = encoder_id, StoreGuard(store, health), drop_still
         self._counts, self._times = health.counts, health.times
         self._tracker = Tracker(camera_moves=not drop_still, most=MOST_OBSERVATIONS)
         self._keeper = CropKeeper()
-        self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store
+        self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store, or wait for room in it
         self._kept_s = 0.0
+
+    @property
+    def start_s(self) -> float:
+        """Unix time of the footage's time 0; set it when the clock was set."""
+        return self._camera.start_s
+
+    @start_s.setter
+    def start_s(self, start_s: float) -> None:
+        self._camera = replace(self._camera, start_s=start_s)
 
     @property
     def people(self) -> int:
         """How many it has kept."""
         return self._counts.people
 
+    @property
+    def lost(self) -> int:
+        """How many it could not keep, because there was no room for too long."""
+        return self._store.lost
+
     def see(self, frame: Frame) -> None:
         """One frame.
 
         Raises:
-            StoreError: what was seen cannot be kept.
+            StoreError: the store is damaged. Where it is full, people wait for room, and health says so.
             EngineError: the encoder fails.
         """
         begun_s = time.perf_counter()
@@ -110,15 +125,22 @@ class Watcher:
         elif ended:
             self._keep(ended)
         self._forget(ended)
+        self._store.look()
 
-    def end(self) -> None:
-        """The footage is over. Raises: as `see`."""
-        last = self._tracker.finish()
+    def pause(self) -> None:
+        """No frame comes for so long that nobody can be followed over it. Raises: as `see`."""
+        self._tracker.finish()
+        last = self._tracker.ended()
         self._keep(last)
         self._forget(last)
 
+    def end(self) -> None:
+        """The footage is over. Raises: as `see`; StoreFullError, some could not be kept."""
+        self.pause()
+        self._store.finish()
+
     def _keep(self, tracks: list[Track]) -> None:
-        """Embed the tracks' crops and put them into the store, in one transaction."""
+        """Embed the tracks' crops and put them into the store, together."""
         shown = [(track, self._keeper.crops(track.id)) for track in tracks]
         shown = [
             (t, crops) for t, crops in shown if long_enough(t, crops) and (moves(t) or not self._drop_still)
@@ -144,15 +166,16 @@ class Watcher:
         self._store.add(rows)
         self._times["store"].add(time.perf_counter() - embedded_s)
         for (track, _), (stored, _) in zip(shown, rows, strict=True):
-            self._counts.people += track.id not in self._ids
             self._ids[track.id] = stored.id
 
     def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:
-        """The mean vectors of several people's crops, by the same keys, all in one go."""
-        vectors = self._encoder_of(view).embed([crop.image for own in crops.values() for crop in own])
-        edges = np.cumsum([len(own) for own in crops.values()])[:-1]
-        parts = np.split(vectors, edges)
-        return {k: mean_vector(part, own) for (k, own), part in zip(crops.items(), parts, strict=True)}
+        """The mean vectors of several people's crops, by the same keys; those not embedded before in one go."""
+        new = [crop for own in crops.values() for crop in own if view not in crop.vectors]
+        if new:
+            found = self._encoder_of(view).embed([crop.image for crop in new])
+            for crop, vector in zip(new, found, strict=True):
+                crop.vectors[view] = vector.copy()  # a view would hold the vectors of all of them
+        return {k: mean_vector(np.stack([c.vectors[view] for c in own]), own) for k, own in crops.items()}
 
     def _stored(
         self, track: Track, best: Crop, view: str, place: Place | None, vector: np.ndarray

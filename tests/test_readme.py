@@ -17,8 +17,10 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             "ablation",
+            "card/card",
             "model",
             "data",
+            "detectors",
             "engines",
             "export",
             "evaluation",

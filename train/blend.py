@@ -71,7 +71,7 @@ def _renew_norms(model: TagClip, crops: np.ndarray) -> None:
     for norm in norms:
         norm.train()
         norm.reset_running_stats()
-        norm.momentum = None  # type: ignore[assignment]  # a plain mean of all batches
+        norm.momentum = None  # a plain mean of all batches
     for first in range(0, len(crops) - 255, 256):
         model.image(torch.tensor(crops[first : first + 256]))
     model.eval()

@@ -178,8 +178,8 @@ def _unfold_norms(stem: nn.Sequential, biases: Weights, crops: Tensor) -> None:
         assert isinstance(layer, (ConvStage, ConvBlock))
         y = layer.conv(x)
         variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
-        layer.norm.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
-        layer.norm.running_var.copy_(variance)  # type: ignore[operator, union-attr]
+        layer.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        layer.norm.running_var.copy_(variance)  # type: ignore[union-attr]
         layer.norm.weight.copy_((variance + layer.norm.eps).sqrt())
         layer.norm.bias.copy_(torch.tensor(biases[f"stem.{k}.conv.bias"]) + mean)
         x = layer(x)

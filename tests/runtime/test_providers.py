@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -171,6 +174,33 @@ def test_waiting_threads_leave_the_cores_to_others(graph: bytes, tower: Tower) -
     options = start_session("cpu", graph, tower, 2).get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
     assert options.intra_op_num_threads == 2
+
+
+THREADS_OF_A_SESSION = """
+import os, sys
+from pathlib import Path
+from tagclip.runtime.bundle import open_bundle
+from tagclip.runtime.engines import Engines
+import onnxruntime
+import numpy as np
+engines, before = Engines(open_bundle(Path(sys.argv[1]))), len(os.listdir("/proc/self/task"))
+engines.run("image-aerial", np.zeros((1, 32, 16, 3), np.uint8) + np.arange(3, dtype=np.uint8))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+
+
+def test_a_process_on_one_core_starts_no_thread_for_the_others(tiny_bundle: Bundle) -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < 2:
+        pytest.skip("this machine gives us one core")
+    started = []
+    for cores in (mine[:1], mine):
+        command = ["taskset", "-c", ",".join(map(str, cores)), sys.executable, "-c", THREADS_OF_A_SESSION]
+        found = subprocess.run([*command, str(tiny_bundle.path)], capture_output=True, text=True, timeout=120)
+        assert found.returncode == 0, found.stderr
+        started.append(int(found.stdout))
+    # The calling thread works too.
+    assert started[0] == 0 and 1 <= started[1] < len(mine)
 
 
 def test_what_providers_are_told() -> None:

@@ -133,6 +133,15 @@ def test_what_does_not_fit_together_is_usage(store: Path, run: Run, tmp_path: Pa
         assert status == 1 and err.startswith("error: ") and text in err
 
 
+def test_the_engine_is_the_one_that_was_asked_for(store: Path, run: Run) -> None:
+    plain = json.loads(run("search", "a red coat", store, "--json")[1])
+    status, out, err = run("search", "a red coat", store, "--engine", "auto", "--json")
+    assert status == 0 and "the encoder runs on " in err and json.loads(out) == plain
+    for engine, says in (("turbo", "engine 'turbo': expected one of cpu"), ("tensorrt", "tensorrt")):
+        status, out, err = run("search", "a red coat", store, "--engine", engine)
+        assert status == 1 and says in err and out == ""
+
+
 def test_info_and_prune(store: Path, run: Run) -> None:
     status, out, _ = run("store", "info", store, "--json")
     facts = json.loads(out)

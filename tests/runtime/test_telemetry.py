@@ -87,7 +87,7 @@ def test_what_is_fixed_comes_before_what_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.txt", "x", "expected telemetry as .srt, .csv or .json, found .txt"),
+        ("a.txt", "x", "expected telemetry as .srt, .tlog, .csv or .json, found .txt"),
         ("a.srt", "1\n00:00:00,000 --> 00:00:01,000\nHello\n", "tells nothing of a camera"),
         ("a.srt", "", "tells nothing of a camera"),
         (

@@ -183,6 +183,27 @@ def card(folder: Path, out: Path, as_json: bool) -> None:
         click.echo(f"{out / 'card.md'}: {images} images, {len(numbers['sheets'])} contact sheets")
 
 
+@synth.command("stills")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--count", type=click.IntRange(2, 1_000_000), required=True, help="Number of pictures.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default one a core.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
+def stills(out: Path, count: int, seed: int, workers: int | None, as_json: bool) -> None:
+    """Pictures with nobody, few or many people and their boxes, in the folder OUT: to train a detector on."""
+    from tagclip.train.progress import bar
+    from tagclip.train.synth.stills import write_stills
+
+    with bar() as tick:
+        counts = write_stills(
+            out, count, seed, workers, lambda done, total: tick("pictures", done, total, "")
+        )
+    if as_json:
+        click.echo(json.dumps(counts))
+    else:
+        click.echo(f"{out}: {counts['people']} people in {counts['stills']} pictures")
+
+
 @synth.command("scene")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--people", type=click.IntRange(1, 100), default=6, show_default=True)

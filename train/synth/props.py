@@ -54,6 +54,41 @@ def clutter(camera: Camera, rng: np.random.Generator) -> list[Prop]:
     return found
 
 
+def scattered(at: Array, rng: np.random.Generator) -> list[Prop]:
+    """Something that may stand at `at` (2,), metres: any of the things of a crop, a tree, a fence, a sign."""
+    kind = str(rng.choice([*_KINDS, "tree", "tree", "fence", "sign"]))
+    x, y = float(at[0]), float(at[1])
+    if kind == "tree":
+        height, radius = rng.uniform(1.8, 7.0), rng.uniform(0.5, 2.2)
+        ends = np.array([[x, y, 0.0], [x, y, height]], np.float32)
+        angles = np.linspace(0, 2 * np.pi, 9)[:-1]
+        trunk = rings(ends, np.full((2, 1, 1), rng.uniform(0.06, 0.2)), angles, wrap=True)
+        bark = (np.array([0.35, 0.28, 0.2]) * rng.uniform(0.5, 1.4)).clip(0, 1).astype(np.float32)
+        crowns = [
+            Prop(
+                _blob(
+                    np.array([x, y, height]) + rng.normal(0, 0.5 * radius, 3),
+                    (radius, radius * rng.uniform(0.6, 1), radius * rng.uniform(0.5, 1)),
+                    rng,
+                ),
+                _leaves(rng),
+                0.4,
+            )
+            for _ in range(rng.integers(1, 4))
+        ]
+        return [Prop(trunk, bark, 0.3), *crowns]
+    if kind in ("fence", "sign"):
+        along, half_height = (
+            (rng.uniform(2, 8), rng.uniform(0.4, 1.5))
+            if kind == "fence"
+            else (rng.uniform(0.2, 0.5), rng.uniform(0.4, 1.0))
+        )
+        mesh = rounded_box(np.zeros(3), (along, 0.04, half_height), 0.15)
+        turned = mesh.vertices @ turn((0, 0, 1), rng.uniform(0, np.pi)).T + np.array([x, y, half_height])
+        return [Prop(Mesh(turned.astype(np.float32), mesh.faces), _dull(rng), 0.2)]
+    return _thing(kind, at, rng)
+
+
 def _dull(rng: np.random.Generator) -> Array:
     """Mostly greys and browns, now and then any colour."""
     if rng.random() < 0.25:

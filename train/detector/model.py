@@ -1,0 +1,97 @@
+"""Where are people? A small convolutional network that points at the middle of each, as CenterNet (arXiv 1904.07850).
+
+It sees four strides and answers at stride 4, where somebody 20 pixels tall still has five cells: a map of how much each
+cell is somebody's middle, and from there the distances to the sides of the box.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+STRIDE_PX = 4
+MULTIPLE_PX = 32  # of a frame's height and width
+WIDTHS = (16, 24, 48, 96, 128)  # channels at strides 2, 4, 8, 16, 32
+PRIOR = 0.01  # of a cell to be a middle, before training
+FARTHEST = 6.0  # log of a distance in cells: 1,600 pixels, so that nothing overflows in half precision
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+class Residual(nn.Module):
+    """ReLU(x + batch norm of a convolution 3x3)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        return F.relu(x + self.norm(self.conv(x)))
+
+
+class PersonNet(nn.Module):
+    """Frames to a map of middles and distances."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        s2, s4, s8, s16, s32 = WIDTHS
+        self.enter = _conv(3, s2, 2)
+        self.at4 = nn.Sequential(_conv(s2, s4, 2), Residual(s4))
+        self.at8 = nn.Sequential(_conv(s4, s8, 2), Residual(s8), Residual(s8))
+        self.at16 = nn.Sequential(_conv(s8, s16, 2), Residual(s16), Residual(s16))
+        self.at32 = nn.Sequential(_conv(s16, s32, 2), Residual(s32), Residual(s32))
+        self.down16 = _conv(s32, s16, size=1)
+        self.down8 = _conv(s16, s8, size=1)
+        self.down4 = _conv(s8, s4, size=1)
+        self.join16, self.join8, self.join4 = Residual(s16), Residual(s8), Residual(s4)
+        self.neck = _conv(s4, 32)
+        self.heat = nn.Conv2d(32, 1, 1)
+        self.sides = nn.Conv2d(32, 4, 1)
+        nn.init.constant_(self.heat.bias, float(torch.tensor(PRIOR).logit()))  # type: ignore[arg-type]
+        nn.init.constant_(self.sides.bias, 1.0)  # type: ignore[arg-type]
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Look at frames.
+
+        Args:
+            frames: (B, H, W, 3) RGB 0..255, any dtype; H and W multiples of 32.
+
+        Returns:
+            logits (B, 1, H/4, W/4) of a cell to hold a middle, and (B, 4, H/4, W/4) the distances in pixels from the
+            cell's own middle to the left, top, right and bottom side.
+        """
+        x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+        at4 = self.at4(self.enter(x))
+        at8 = self.at8(at4)
+        at16 = self.at16(at8)
+        x = self.join16(at16 + _twice(self.down16(self.at32(at16))))
+        x = self.join8(at8 + _twice(self.down8(x)))
+        x = self.neck(self.join4(at4 + _twice(self.down4(x))))
+        return self.heat(x), self.sides(x).clamp(-FARTHEST, FARTHEST).exp() * STRIDE_PX
+
+
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Peaks(nn.Module):
+    """What is exported: the network, its map as 0..1 with only the tops of its hills left."""
+
+    def __init__(self, net: PersonNet):
+        super().__init__()
+        self.net = net
+
+    def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 (B, H, W, 3) -> heat (B, 1, H/4, W/4), 0 but for the tops, and sides (B, 4, H/4, W/4) in pixels."""
+        logits, sides = self.net(frames)
+        heat = logits.sigmoid()
+        return heat * (heat == F.max_pool2d(heat, 3, 1, 1)), sides
