@@ -161,7 +161,7 @@ def test_a_log(tmp_path: Path) -> None:
     assert pose.field_of_view_deg == 60 and telemetry.at(300).altitude_m is None
 
 
-@pytest.mark.parametrize("damage", [b"\xfd\xff" * 40, bytes(100), os.urandom(5)])
+@pytest.mark.parametrize("damage", [b"\xfd\xff" * 40, bytes(100), b"\xfe\x09\x00\x01\x01"])
 def test_a_damaged_log(tmp_path: Path, damage: bytes) -> None:
     send = Sender()
     path = write_log(tmp_path / "a.tlog", 1e9, [send.position(1, 1, k) for k in range(20)], damage)
