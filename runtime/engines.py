@@ -31,7 +31,7 @@ from tagclip.runtime.trt_engine import TrtEngine
 
 AUTO = "auto"
 ENGINES = (*PROVIDERS, *RUNTIMES)
-# What takes minutes to start (ort-tensorrt) or is slower to start than it gains (openvino) has to be asked for.
+# What takes minutes to start (ort-tensorrt) or was slower than the CPU (openvino, docs/engines.md) is only asked for.
 AUTO_ORDER = (*RUNTIMES, CUDA, CPU)
 
 Load = Callable[[str], TowerEngine]

@@ -165,8 +165,8 @@ def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) 
     # Weights outside the graph would escape the encoder id; there is nothing under this path to find.
     # Ignored before onnxruntime 1.21; an absolute path in the graph is refused from 1.24 on (measured).
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", "/dev/null")
-    # While they wait for work, threads would spin on the cores that detect and follow people meanwhile: twice the CPU
-    # time in all, measured in docs/engines.md.
+    # While they wait for work, threads would spin on the cores that detect and follow people meanwhile: up to twice the
+    # CPU time, measured in docs/engines.md.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = own_threads() if threads is None else threads
     if engine != CPU:

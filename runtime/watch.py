@@ -114,10 +114,13 @@ class Watcher:
         begun_s = time.perf_counter()
         found = self._detector.detect(frame).usable()
         detected_s = time.perf_counter()
-        self._keeper.offer(frame, found, self._tracker.update(frame, found))
+        matches = self._tracker.update(frame, found)
+        self._keeper.offer(frame, found, matches)
         self._times["track"].add(time.perf_counter() - detected_s)
         self._times["detect"].add(detected_s - begun_s)
         self._counts.detections += len(found.scores)
+        # Numbered from 1 on, and each is matched when it begins.
+        self._counts.tracks = max([self._counts.tracks, *(match.track_id for match in matches)])
         ended = self._tracker.ended()
         if frame.time_s - self._kept_s >= KEEP_EVERY_S:
             self._kept_s = frame.time_s

@@ -72,7 +72,7 @@ def test_each_crop_is_embedded_once_and_the_mean_is_that_of_all(
     assert (
         len(counting.seen) == len(set(counting.seen)) > 24
     )  # 3 people with 8 crops each, and those driven out
-    assert len(stored) == health.counts.people == 3
+    assert len(stored) == health.counts.people == health.counts.tracks == 3
     # The two who were in view till the end, by their own last crops, embedded all together and anew.
     expected = [mean_vector(plain.embed([crop.image for crop in crops]), crops) for crops in shown]
     assert len(expected) == 2

@@ -18,6 +18,7 @@ from tagclip.train.track_scores import (
     BANDS_PX,
     FALSE_ALARMS,
     MISSED,
+    MISSED_FRAMES,
     Seen,
     asked,
     detected,
@@ -42,7 +43,7 @@ def truth(*frames: list[dict[str, Any]]) -> dict[str, Any]:
 
 def test_perfect_tracks_score_one() -> None:
     frames = [Seen(k, [(1, BOX), (2, AWAY)], [(7, BOX), (9, AWAY)]) for k in range(10)]
-    assert judged(frames) == {"idf1": 1.0, "mota": 1.0, "switches": 0, "boxes": 20}
+    assert judged(frames) == {"idf1": 1.0, "f1": 1.0, "mota": 1.0, "switches": 0, "boxes": 20}
 
 
 def test_a_switch_after_six_of_ten_frames() -> None:
@@ -50,6 +51,7 @@ def test_a_switch_after_six_of_ten_frames() -> None:
     frames = [Seen(k, [(1, BOX)], [(1 if k < 6 else 2, BOX)]) for k in range(10)]
     assert judged(frames) == {
         "idf1": pytest.approx(0.6),
+        "f1": 1.0,
         "mota": pytest.approx(0.9),
         "switches": 1,
         "boxes": 10,
@@ -63,6 +65,7 @@ def test_misses_and_false_tracks() -> None:
     ]
     scored = judged(frames)
     assert scored["idf1"] == pytest.approx(16 / 23) and scored["mota"] == pytest.approx(0.3)
+    assert scored["f1"] == scored["idf1"]  # nobody was taken for somebody else
 
 
 @pytest.mark.parametrize(("height", "idf1"), [(41.0, 1.0), (39.0, 0.0)])  # overlap 41/80 and 39/80
@@ -86,13 +89,16 @@ def test_who_is_small_or_hardly_seen_counts_neither_way() -> None:
 
 
 def test_the_simulated_detector_errs_as_often_as_it_says() -> None:
-    rng, tries = np.random.default_rng(1), 4000
-    found = [
-        len(detected([person(1, BOX), person(2, AWAY, 0.5)], (640, 480), rng).scores) for _ in range(tries)
-    ]
-    expected = (1 - MISSED) + 0.5 + FALSE_ALARMS
-    deviation = np.sqrt(MISSED * (1 - MISSED) + 0.25 + FALSE_ALARMS * (1 - FALSE_ALARMS))
-    assert np.mean(found) == pytest.approx(expected, abs=4 * deviation / np.sqrt(tries))
+    rng, luck, tries = np.random.default_rng(1), dict[int, float](), 20000
+    people = [person(1, BOX), person(2, AWAY, 0.5)]
+    found = [detected(people, (640, 480), rng, luck).boxes_xywh_px for _ in range(tries)]
+    # Means of draws that stay for some frames scatter as if there were fewer of them.
+    abs_ = 5 * 0.5 / np.sqrt(tries / (2 * MISSED_FRAMES))
+    assert np.mean([len(boxes) for boxes in found]) == pytest.approx(0.9 + 0.5 + FALSE_ALARMS, abs=abs_)
+    half = np.array([any(abs(x - AWAY[0]) + abs(y - AWAY[1]) < 30 for x, y, *_ in boxes) for boxes in found])
+    changes = np.mean(half[1:] != half[:-1])  # a new draw is another one half the time
+    assert changes == pytest.approx(0.5 / MISSED_FRAMES, abs=0.015)
+    assert MISSED == 0.1
 
 
 def test_mot_files(tmp_path: Path) -> None:
@@ -120,12 +126,12 @@ def test_a_scene_from_end_to_end(tmp_path: Path) -> None:
         frames.append([person(number + 1, box) for number, box in enumerate(boxes)])
     writer.release()
     video.with_suffix(".json").write_text(json.dumps(truth(*frames)))
-    told = CliRunner().invoke(main, [str(video), "--trials", "3", "--json", "--mot", str(tmp_path / "mot")])
+    told = CliRunner().invoke(main, [str(video), "--trials", "5", "--json", "--mot", str(tmp_path / "mot")])
     assert told.exit_code == 0, told.output
     both = json.loads(told.stdout)[str(video)]
     for way in ("with", "without"):
         people = both[way]["all"]
-        assert people["boxes"] == 120 and 0.85 < people["idf1"] < 0.99 and people["switches"] == 0
+        assert people["boxes"] == 120 and 0.8 < people["idf1"] < 0.99 and people["switches"] == 0
         assert people["range"][0] < people["idf1"] < people["range"][1]  # the trials differ
         assert both[way]["small"]["boxes"] == 0 and both[way]["ms"] > 0
     assert len((tmp_path / "mot/gt/walk/gt/gt.txt").read_text().splitlines()) == 120
