@@ -35,7 +35,6 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "tensorrt",
     "cryptography": "signing",
-    "pymavlink": "mavlink",
     "torch": "train",
     "anny": "train",
     "warp": "train",

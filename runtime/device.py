@@ -134,7 +134,7 @@ class Device:
                     contextlib.closing(LiveTelemetry(settings.telemetry or "", settings.pose))
                 )
             source = self._file or around.enter_context(contextlib.closing(LiveSource(settings.source)))
-            round_ = _Round(self.health, store, notifier, self._stop, source)
+            round_ = _Round(self.health, store, notifier, self._stop, source, self._told)
             watcher, start_s = None, time.time()
             try:
                 if self._awaited(source, round_):
@@ -255,8 +255,10 @@ class _Round:
         notifier: Notifier,
         stop: Stop,
         source: VideoSource | LiveSource,
+        told: Poses | None,
     ) -> None:
         self._health, self._store, self._notifier, self._stop = health, store, notifier, stop
+        self._link = told if isinstance(told, LiveTelemetry) else None
         self._live = source if isinstance(source, LiveSource) else None
         self._pruned_s = time.monotonic()
 
@@ -268,6 +270,11 @@ class _Round:
         """
         if self._live is not None:
             self._take_over(self._live)
+        if self._link is not None:
+            if trouble := self._link.trouble:
+                self._health.degrade("telemetry", trouble)
+            else:
+                self._health.recover("telemetry")
         self._health.counts.store_dropped = self._store.dropped
         self._notifier.alive(status)
         if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:

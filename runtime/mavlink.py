@@ -1,201 +1,222 @@
 """What a flight controller and its gimbal say over MAVLink, as poses of the camera.
 
-Messages are read by pymavlink's generated dialect. Earth's axes are north, east, down; a gimbal's quaternion turns the
-camera's axes (forward, right, down) into them, or into the vehicle's.
+Earth's axes are north, east, down; a quaternion (w, x, y, z) turns the camera's axes (forward, right, down) into them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tagclip.runtime.errors import MissingExtraError, SourceError
+from tagclip.runtime import mavlink_wire as wire
+from tagclip.runtime.errors import SourceError
+from tagclip.runtime.telemetry import LIMITS, LONGEST_GAP_S
 
-V1, V2 = 0xFE, 0xFD  # the first byte of a packet
-LONGEST_PACKET = 10 + 255 + 2 + 13
-MOST_BYTES = 1 << 30  # of a log
 FIX_3D = 3
-YAW_OF_VEHICLE, YAW_OF_EARTH, YAW_LOCK = 32, 64, 16  # GIMBAL_DEVICE_FLAGS
-NOBODY = 255  # a ground station's usual system id
-VEHICLE = 1  # component id of the flight controller
+YAW_LOCK, YAW_OF_VEHICLE, YAW_OF_EARTH = 16, 32, 64  # GIMBAL_DEVICE_FLAGS
+GIMBALS = (154, 171, 172, 173, 174, 175)  # component ids; some of them tell their own ATTITUDE
+SETTLE_S = 5.0  # a gimbal that is there has spoken by then
+EVERY_S = 0.09  # a row of each kind; flight controllers tell up to 50 a second
+PIECE_BYTES = 1 << 20
+MOST_ROWS = 1_000_000  # a day and more; about 400 MB
+UNIX_S = (9e8, 5e9)  # what a log's times may be: 1998 to 2128
 
-
-def parser() -> Any:
-    """Reads packets of MAVLink 1 and 2, and skips what is none.
-
-    Raises:
-        MissingExtraError: pymavlink is not installed.
-    """
-    try:
-        from pymavlink.dialects.v20 import common
-    except ImportError as error:
-        raise MissingExtraError(
-            "telemetry over MAVLink is read with pymavlink; pip install 'tagclip[mavlink]'"
-        ) from error
-    reader = common.MAVLink(None)
-    reader.robust_parsing = True  # what is no packet becomes a message BAD_DATA, not an exception
-    return reader
+Quaternion = tuple[float, float, float, float]
 
 
 class Craft:
-    """The newest of what one craft has said.
+    """Poses of the camera of one craft: of the first system from which a position or an attitude is heard.
 
-    A camera without a gimbal's messages is taken to be fixed to the craft, `mount_pitch_deg` below its nose.
+    The gimbal's newest kind of message counts, of the first gimbal that sends it. A camera of whose gimbal nothing is
+    heard within SETTLE_S is taken to be fixed to the craft, looking `mount_pitch_deg` below its nose.
 
     Attributes:
-        others: messages of other systems, which are left out. The first flight controller that speaks is the craft.
+        others: messages of other systems and of gimbals about themselves, which are left out.
+        gimbal_since_s: when a gimbal was first heard.
     """
 
     def __init__(self, mount_pitch_deg: float = 0.0) -> None:
         self.others = 0
-        self._mount_pitch_deg = mount_pitch_deg
+        self.gimbal_since_s: float | None = None
+        half = math.radians(-mount_pitch_deg) / 2
+        self._mount: Quaternion = (math.cos(half), 0.0, math.sin(half), 0.0)
         self._system: int | None = None
-        self._place: dict[str, float] = {}
-        self._attitude: tuple[float, float, float] | None = None  # roll, pitch (nose up), yaw, degrees
-        self._gimbal: dict[str, float] = {}
-        self._gimbal_yaw_of_vehicle = False
-        self._field_of_view: dict[str, float] = {}
+        self._since_s = 0.0
+        self._heading: tuple[float, float] | None = None  # when, degrees
+        self._gimbal: tuple[int, int] = (-1, 0)  # rank of its message, component
         self._fix = True
+        self._lens: dict[str, float] = {}
+        self._told_s: dict[int, float] = {}
 
-    def take(self, message: Any) -> dict[str, float] | None:
-        """What is known after a message: any of CameraPose's fields; None when it says nothing of the camera."""
-        kind = message.get_type()
-        read = _READERS.get(kind)
-        if read is None:
+    def take(self, packet: wire.Packet, now_s: float) -> dict[str, float] | None:
+        """What a message tells anew, any of CameraPose's fields with time_s; None when it is nothing."""
+        if packet.values is None:
             return None
-        system = message.get_srcSystem()
-        if self._system is None and system != NOBODY:
-            self._system = system
-        if system != self._system:
+        of_vehicle = packet.kind in (wire.ATTITUDE, wire.GLOBAL_POSITION_INT, wire.GPS_RAW_INT)
+        if of_vehicle and packet.component in GIMBALS:
             self.others += 1
             return None
-        read(self, message)
-        return self._pose()
+        if self._system is None and packet.kind in (wire.ATTITUDE, wire.GLOBAL_POSITION_INT):
+            self._system, self._since_s = packet.system, now_s
+        if packet.system != self._system:
+            self.others += 1
+            return None
+        told = {name: value for name, value in self._read(packet, now_s).items() if _plausible(name, value)}
+        if not told or abs(now_s - self._told_s.get(packet.kind, -math.inf)) < EVERY_S:
+            return None
+        self._told_s[packet.kind] = now_s
+        return {"time_s": now_s} | self._lens | told
 
-    def _pose(self) -> dict[str, float]:
-        pose = dict(self._place) if self._fix else {k: v for k, v in self._place.items() if k == "altitude_m"}
-        pose |= self._field_of_view
-        if self._gimbal:
-            pose |= self._gimbal
-            if self._gimbal_yaw_of_vehicle and "yaw_deg" in pose:
-                if self._attitude is None:
-                    del pose["yaw_deg"]
-                else:
-                    pose["yaw_deg"] = _turn(pose["yaw_deg"] + self._attitude[2])
-        elif self._attitude is not None:
-            roll, pitch, yaw = self._attitude
-            down = self._mount_pitch_deg - pitch
-            pose |= {"pitch_deg": max(-90.0, min(90.0, down)), "yaw_deg": _turn(yaw), "roll_deg": _turn(roll)}
-        return pose
-
-    def _position(self, message: Any) -> None:
-        self._place = {"altitude_m": message.relative_alt / 1000}
-        if message.lat or message.lon:  # both 0: no fix yet
-            self._place |= {"latitude_deg": message.lat / 1e7, "longitude_deg": message.lon / 1e7}
-
-    def _gps(self, message: Any) -> None:
-        self._fix = message.fix_type >= FIX_3D
-
-    def _vehicle(self, message: Any) -> None:
-        angles = (message.roll, message.pitch, message.yaw)
-        if all(map(math.isfinite, angles)):
-            roll, pitch, yaw = map(math.degrees, angles)
-            self._attitude = roll, pitch, yaw
-
-    def _gimbal_device(self, message: Any) -> None:
-        flags = message.flags
-        if all(map(math.isfinite, message.q)):
-            self._gimbal = look_of(*message.q)
-            # Newer gimbals say what their yaw counts from; of older ones a locked yaw counts from north.
-            self._gimbal_yaw_of_vehicle = not (
-                flags & YAW_OF_EARTH or (flags & YAW_LOCK and not flags & YAW_OF_VEHICLE)
-            )
-
-    def _mount(self, message: Any) -> None:
-        yaw = message.yaw_absolute
-        angles = {"pitch_deg": -message.pitch, "roll_deg": message.roll, "yaw_deg": yaw}
-        if math.isfinite(yaw):
-            self._gimbal_yaw_of_vehicle = False
+    def _read(self, packet: wire.Packet, now_s: float) -> dict[str, float]:
+        assert packet.values is not None
+        values = dict(zip(wire.KINDS[packet.kind].fields, packet.values, strict=True))
+        if packet.kind == wire.GLOBAL_POSITION_INT:
+            return self._position(values, now_s)
+        if packet.kind == wire.GPS_RAW_INT:
+            self._fix = values["fix_type"] >= FIX_3D
+        elif packet.kind == wire.CAMERA_FOV_STATUS:
+            if _plausible("field_of_view_deg", values["hfov"]):  # told once; a lens does not change by itself
+                self._lens = {"field_of_view_deg": values["hfov"]}
+        elif packet.kind == wire.ATTITUDE:
+            return self._attitude(values, now_s)
         else:
-            angles["yaw_deg"], self._gimbal_yaw_of_vehicle = message.yaw, True
-        self._gimbal = {name: _turn(value) for name, value in angles.items() if math.isfinite(value)}
+            return self._look(packet, values, now_s)
+        return {}
 
-    def _mount_status(self, message: Any) -> None:
-        """ArduPilot's older word for it: hundredths of degrees, from the vehicle's nose."""
-        self._gimbal = {
-            "pitch_deg": -message.pointing_a / 100,
-            "roll_deg": message.pointing_b / 100,
-            "yaw_deg": message.pointing_c / 100,
-        }
-        self._gimbal_yaw_of_vehicle = True
+    def _position(self, values: dict[str, Any], now_s: float) -> dict[str, float]:
+        if values["hdg"] <= 36000 and not self._heard_heading(now_s):  # 65535 is unknown
+            self._heading = (now_s, values["hdg"] / 100)
+        told = {"altitude_m": values["relative_alt"] / 1000}
+        if self._fix and (values["lat"] or values["lon"]):  # both 0: no fix yet
+            told |= {"latitude_deg": values["lat"] / 1e7, "longitude_deg": values["lon"] / 1e7}
+        return told
 
-    def _lens(self, message: Any) -> None:
-        if 1 <= message.hfov <= 175:  # NaN when the camera does not know
-            self._field_of_view = {"field_of_view_deg": float(message.hfov)}
+    def _attitude(self, values: dict[str, Any], now_s: float) -> dict[str, float]:
+        if not all(-10 < values[name] < 10 for name in ("roll", "pitch", "yaw")):  # nor NaN
+            return {}
+        self._heading = (now_s, math.degrees(values["yaw"]))
+        if self.gimbal_since_s is not None or now_s - self._since_s < SETTLE_S:
+            return {}
+        return look_of(times(quaternion_of(values["roll"], values["pitch"], values["yaw"]), self._mount))
+
+    def _look(self, packet: wire.Packet, values: dict[str, Any], now_s: float) -> dict[str, float]:
+        """What a gimbal tells: angles against the horizon; its yaw from north, or from the craft's nose."""
+        rank = (wire.MOUNT_STATUS, wire.MOUNT_ORIENTATION, wire.GIMBAL_DEVICE_ATTITUDE_STATUS).index(
+            packet.kind
+        )
+        if rank < self._gimbal[0] or (rank == self._gimbal[0] and packet.component != self._gimbal[1]):
+            return {}
+        from_north = False
+        if packet.kind == wire.GIMBAL_DEVICE_ATTITUDE_STATUS:
+            told = look_of((values["w"], values["x"], values["y"], values["z"]))
+            flags = values["flags"]
+            # A gimbal that does not say from where its yaw counts: a locked one from north.
+            from_north = bool(flags & YAW_OF_EARTH or (flags & YAW_LOCK and not flags & YAW_OF_VEHICLE))
+        elif packet.kind == wire.MOUNT_ORIENTATION:
+            told = {"pitch_deg": -values["pitch"], "roll_deg": values["roll"], "yaw_deg": values["yaw"]}
+            # Senders of before it was there, and of exactly north, leave a zero.
+            if from_north := math.isfinite(values["yaw_absolute"]) and values["yaw_absolute"] != 0:
+                told["yaw_deg"] = values["yaw_absolute"]
+        else:  # ArduPilot's older word for it, in hundredths of degrees
+            told = {
+                "pitch_deg": -values["pointing_a"] / 100,
+                "roll_deg": values["pointing_b"] / 100,
+                "yaw_deg": values["pointing_c"] / 100,
+            }
+        if not told:
+            return {}
+        self._gimbal = (rank, packet.component)
+        if self.gimbal_since_s is None:
+            self.gimbal_since_s = now_s
+        if not from_north:
+            if self._heading is None or not self._heard_heading(now_s):
+                del told["yaw_deg"]
+            else:
+                told["yaw_deg"] = turn(told["yaw_deg"] + self._heading[1])
+        return told
+
+    def _heard_heading(self, now_s: float) -> bool:
+        return self._heading is not None and abs(now_s - self._heading[0]) <= LONGEST_GAP_S
 
 
-_READERS = {
-    "GLOBAL_POSITION_INT": Craft._position,
-    "GPS_RAW_INT": Craft._gps,
-    "ATTITUDE": Craft._vehicle,
-    "GIMBAL_DEVICE_ATTITUDE_STATUS": Craft._gimbal_device,
-    "MOUNT_ORIENTATION": Craft._mount,
-    "MOUNT_STATUS": Craft._mount_status,
-    "CAMERA_FOV_STATUS": Craft._lens,
-}
+def _plausible(name: str, value: float) -> bool:
+    low, high = LIMITS[name]
+    return low <= value <= high  # false for NaN
 
 
-def look_of(w: float, x: float, y: float, z: float) -> dict[str, float]:
-    """Where a quaternion turns a camera: pitch_deg below the horizon, yaw_deg, roll_deg.
+def quaternion_of(roll_rad: float, pitch_rad: float, yaw_rad: float) -> Quaternion:
+    """Of an attitude: turned by yaw, then pitch (nose up), then roll (right side down)."""
+    sr, cr = math.sin(roll_rad / 2), math.cos(roll_rad / 2)
+    sp, cp = math.sin(pitch_rad / 2), math.cos(pitch_rad / 2)
+    sy, cy = math.sin(yaw_rad / 2), math.cos(yaw_rad / 2)
+    return (
+        cr * cp * cy + sr * sp * sy,
+        sr * cp * cy - cr * sp * sy,
+        cr * sp * cy + sr * cp * sy,
+        cr * cp * sy - sr * sp * cy,
+    )
+
+
+def times(a: Quaternion, b: Quaternion) -> Quaternion:
+    """First b, then a."""
+    return (
+        a[0] * b[0] - a[1] * b[1] - a[2] * b[2] - a[3] * b[3],
+        a[0] * b[1] + a[1] * b[0] + a[2] * b[3] - a[3] * b[2],
+        a[0] * b[2] - a[1] * b[3] + a[2] * b[0] + a[3] * b[1],
+        a[0] * b[3] + a[1] * b[2] - a[2] * b[1] + a[3] * b[0],
+    )
+
+
+def look_of(quaternion: Quaternion) -> dict[str, float]:
+    """Where a quaternion turns a camera: pitch_deg below the horizon, yaw_deg, roll_deg; empty when it is none.
 
     Straight down a yaw says nothing of where the camera looks; there it is where the picture's upper edge points.
     """
-    length = math.hypot(w, x, y, z)
-    if length < 1e-6:
+    length = math.hypot(*quaternion)
+    if not 0.5 < length < 2:  # nor NaN
         return {}
-    w, x, y, z = w / length, x / length, y / length, z / length
+    w, x, y, z = (part / length for part in quaternion)
     north, east, down = 1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)  # forward
     level = math.hypot(north, east)
     if level > 1e-3:
         yaw, roll = math.atan2(east, north), math.atan2(2 * (w * x + y * z), 1 - 2 * (x * x + y * y))
-    else:
-        up_north, up_east = -2 * (x * z + w * y), -2 * (y * z - w * x)
-        yaw, roll = math.atan2(up_east, up_north) + (math.pi if down < 0 else 0.0), 0.0
+    else:  # by the picture's right edge
+        yaw, roll = math.atan2(-2 * (x * y - w * z), 1 - 2 * (x * x + z * z)), 0.0
     return {
         "pitch_deg": math.degrees(math.atan2(down, level)),
-        "yaw_deg": _turn(math.degrees(yaw)),
+        "yaw_deg": turn(math.degrees(yaw)),
         "roll_deg": math.degrees(roll),
     }
 
 
-def _turn(angle_deg: float) -> float:
+def turn(angle_deg: float) -> float:
+    """The same direction in -180 to 180."""
     return (angle_deg + 180) % 360 - 180
 
 
 def read_tlog(path: Path, mount_pitch_deg: float = 0.0) -> list[dict[str, float]]:
-    """Rows of a ground station's log, `time_s` in Unix time with any of CameraPose's fields.
+    """Rows of a ground station's log: time_s in Unix time, with any of CameraPose's fields.
 
-    A log that ends within a packet, as after a power cut, is read as far as it goes.
+    What is no packet is stepped over; a log that ends within one, as after a power cut, is read as far as it goes.
 
     Raises:
-        SourceError: it cannot be read, is too large, or holds no word of the craft.
-        MissingExtraError: pymavlink is not installed.
+        SourceError: it cannot be read, tells nothing of a craft, or is longer than a day.
     """
-    reader, craft = parser(), Craft(mount_pitch_deg)
+    packets, craft = wire.Wire(lead=8), Craft(mount_pitch_deg)
+    rows: list[dict[str, float]] = []
     try:
-        if path.stat().st_size > MOST_BYTES:
-            raise SourceError(f"{path} has more than {MOST_BYTES >> 30} GB; cut the log to the flight")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            while piece := file.read(PIECE_BYTES):
+                rows += _rows(packets.take(piece), craft)
+                if len(rows) > MOST_ROWS:
+                    raise SourceError(f"{path} is longer than a day; cut the log to the flight")
+            rows += _rows(packets.take(b"", last=True), craft)
     except OSError as error:
         raise SourceError(f"cannot read the telemetry {path}: {error.strerror or error}") from error
-    rows = []
-    for time_s, packet in _packets(data):
-        for message in reader.parse_buffer(packet) or ():
-            pose = craft.take(message)
-            if pose:
-                rows.append({"time_s": time_s} | pose)
+    since_s = craft.gimbal_since_s
+    if since_s is not None:  # what was taken for a fixed camera before is none
+        rows = [row for row in rows if row["time_s"] >= since_s or "pitch_deg" not in row]
     if not rows:
         raise SourceError(
             f"{path}: no position and no attitude in it; expected a telemetry log (.tlog) of a ground station"
@@ -203,22 +224,10 @@ def read_tlog(path: Path, mount_pitch_deg: float = 0.0) -> list[dict[str, float]
     return rows
 
 
-def _packets(data: bytes) -> Iterator[tuple[float, bytes]]:
-    """Unix time and bytes of each packet: a log puts eight bytes of microseconds before it."""
-    at = 0
-    while at + 8 + 10 <= len(data):
-        length = packet_length(data[at + 8 : at + 11])
-        if length is None or at + 8 + length > len(data):
-            at += 1  # damage: look for the next
-            continue
-        yield int.from_bytes(data[at : at + 8], "big") / 1e6, data[at + 8 : at + 8 + length]
-        at += 8 + length
-
-
-def packet_length(head: bytes) -> int | None:
-    """Bytes of the packet that begins with these three; None when they begin none."""
-    if head[0] == V1:
-        return 6 + head[1] + 2
-    if head[0] == V2:
-        return 10 + head[1] + 2 + (13 if head[2] & 1 else 0)
-    return None
+def _rows(packets: list[wire.Packet], craft: Craft) -> list[dict[str, float]]:
+    rows = []
+    for packet in packets:
+        time_s = int.from_bytes(packet.stamp, "big") / 1e6
+        if UNIX_S[0] < time_s < UNIX_S[1] and (row := craft.take(packet, time_s)):
+            rows.append(row)
+    return rows

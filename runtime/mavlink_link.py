@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import logging
 import os
@@ -14,17 +15,21 @@ from collections import deque
 from collections.abc import Callable
 
 from tagclip.runtime.errors import ConfigError
-from tagclip.runtime.mavlink import Craft, parser
+from tagclip.runtime.mavlink import Craft
+from tagclip.runtime.mavlink_wire import Wire
 from tagclip.runtime.telemetry import LONGEST_GAP_S, CameraPose, Telemetry
 
 KEPT_S = 120.0  # for somebody whose best picture lies so far back
-MOST_ROWS = 20_000
-WAIT_S = 0.5
+MOST_ROWS = 10_000  # in KEPT_S come 3,600 of a craft that tells all
+WAIT_S = 0.2
+SILENT_S = 10.0  # a connection of TCP that says nothing for so long is dead, whatever the kernel thinks
 AGAIN_S = 2.0  # before a link that failed is opened again
+CONNECT_S = 3.0
+CLOSE_S = 5.0
 BAUDS = (9600, 57600, 115200, 230400, 460800, 921600)
 
-_NET = re.compile(r"(udp|tcp):(?://)?(\[[0-9A-Fa-f:]+\]|[^:/\s]*):(\d{1,5})")
-_SERIAL = re.compile(r"serial:(/[^:]+):(\d+)")
+_NET = re.compile(r"(udp|tcp):(?://)?(\[[0-9A-Fa-f:]+\]|[^:/\s]+):(\d{1,5})")
+_SERIAL = re.compile(r"serial:(/[^:]+):(\d{1,7})")
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +42,20 @@ def is_link(text: str) -> bool:
 class LiveTelemetry:
     """Poses as they are heard, for the last KEPT_S; in a thread, until `close`.
 
-    A link that dies is opened again, and until then the pose is unknown: the camera goes on without it.
+    A link that dies is opened again, and until then the pose is unknown: the camera goes on without it. Times are
+    those of arrival, by a clock that only goes forward.
 
     Args:
         address: udp:HOST:PORT to listen there, tcp:HOST:PORT to connect, serial:/dev/ttyTHS1:57600.
         fixed: what is known besides; its pitch is that of a camera fixed to the craft, see `Craft`.
 
     Attributes:
-        messages, bad: heard, and bytes that were no message.
+        messages: heard, of any kind. bad: bytes that were no message.
+        opened, failures: how often the link was opened, and could not be or ended.
+        trouble: why nothing is heard; empty while something is.
 
     Raises:
         ConfigError: the address has another form, or cannot be listened at.
-        MissingExtraError: pymavlink is not installed.
     """
 
     def __init__(self, address: str, fixed: CameraPose, clock: Callable[[], float] = time.monotonic) -> None:
@@ -58,18 +65,19 @@ class LiveTelemetry:
                 f"--telemetry {address}: expected udp:HOST:PORT, tcp:HOST:PORT or serial:/dev/NAME:BAUD with one of "
                 f"{', '.join(map(str, BAUDS))}"
             )
-        self.messages = self.bad = 0
+        self.messages = self.bad = self.opened = self.failures = 0
+        self.trouble = "nothing was heard yet"
         self._address, self._net, self._serial, self._clock = address, net, serial, clock
+        self._datagrams = net is not None and net[1] == "udp"
         rest = {name: value for name, value in vars(fixed).items() if name != "pitch_deg"}
         self._fixed = CameraPose(**rest)
         self._craft = Craft(fixed.pitch_deg or 0.0)
-        self._reader = parser()
+        self._wire = Wire()
         self._rows: deque[dict[str, float]] = deque(maxlen=MOST_ROWS)
         self._begin_s = 0.0
         self._lock = threading.Lock()
         self._over = threading.Event()
-        self._silent = True
-        self._descriptor: int | None = self._open() if net and net[1] == "udp" else None
+        self._descriptor: int | None = self._open() if self._datagrams else None
         self._thread = threading.Thread(target=self._work, name="mavlink", daemon=True)
         self._thread.start()
 
@@ -78,26 +86,29 @@ class LiveTelemetry:
         self._begin_s = monotonic_s
 
     def at(self, time_s: float) -> CameraPose:
-        """As `Telemetry.at`; nothing is known farther than LONGEST_GAP_S from any message."""
+        """As `Telemetry.at`; nothing is known farther than LONGEST_GAP_S from its latest message."""
         when_s = self._begin_s + time_s
         with self._lock:
-            near = [row for row in self._rows if abs(row["time_s"] - when_s) <= LONGEST_GAP_S]
+            first = bisect.bisect_left(self._rows, when_s - LONGEST_GAP_S, key=_time_s)
+            end = bisect.bisect_right(self._rows, when_s + LONGEST_GAP_S, key=_time_s)
+            near = [self._rows[k] for k in range(first, end)]
         return Telemetry(near, self._fixed).at(when_s)
 
     def close(self) -> None:
         """End the thread."""
         self._over.set()
-        self._thread.join(5.0)
+        self._thread.join(CLOSE_S)
 
     def _work(self) -> None:
         while not self._over.is_set():
             try:
                 if self._descriptor is None:
                     self._descriptor = self._open()
-                while not self._over.is_set():
-                    self._hear(self._descriptor)
+                self.opened += 1
+                self._hear(self._descriptor)
             except (OSError, ConfigError) as error:
-                log.warning("no telemetry from %s: %s", self._address, error)
+                self.failures += 1
+                self._say(str(error))
             finally:
                 if self._descriptor is not None:
                     with contextlib.suppress(OSError):
@@ -106,45 +117,62 @@ class LiveTelemetry:
             self._over.wait(AGAIN_S)
 
     def _hear(self, descriptor: int) -> None:
-        if not select.select([descriptor], [], [], WAIT_S)[0]:
-            return
-        data = os.read(descriptor, 65536)
-        if not data and not (self._net and self._net[1] == "udp"):
-            raise OSError("the link has ended")
-        now_s = self._clock()
-        for message in self._reader.parse_buffer(data) or ():
-            if message.get_type() == "BAD_DATA":
-                self.bad += len(message.data)
+        self._wire = Wire()
+        heard_s = time.monotonic()
+        while not self._over.is_set():
+            if time.monotonic() - heard_s > SILENT_S:
+                if self._net and not self._datagrams:
+                    raise OSError(f"silent for {SILENT_S:g} s")
+                self._say(f"silent for {SILENT_S:g} s")
+            if not select.select([descriptor], [], [], WAIT_S)[0]:
                 continue
-            self.messages += 1
-            pose = self._craft.take(message)
-            if pose:
-                with self._lock:
-                    self._rows.append({"time_s": now_s} | pose)
-                    while self._rows[0]["time_s"] < now_s - KEPT_S:
-                        self._rows.popleft()
-                if self._silent:
-                    self._silent = False
-                    log.info("telemetry from %s", self._address)
-        if self._net and self._net[1] == "udp" and self._reader.buf_len():
-            self.bad += (
-                self._reader.buf_len()
-            )  # a datagram holds whole packets: what is left over begins none
-            self._reader = parser()
+            try:
+                data = os.read(descriptor, 65536)
+            except BlockingIOError:
+                continue
+            if not data and not self._datagrams:
+                raise OSError("the other end has closed it")
+            if self._take(data):
+                heard_s = time.monotonic()
+                self._say("")
+
+    def _take(self, data: bytes) -> int:
+        """Note what is heard: how many messages."""
+        before, now_s = self._wire.bad, self._clock()
+        packets = self._wire.take(data, last=self._datagrams)
+        self.bad += self._wire.bad - before
+        self.messages += len(packets)
+        rows = [row for packet in packets if (row := self._craft.take(packet, now_s))]
+        with self._lock:
+            self._rows += rows
+            while self._rows and self._rows[0]["time_s"] < now_s - KEPT_S:
+                self._rows.popleft()
+        return len(packets)
+
+    def _say(self, trouble: str) -> None:
+        """Log a change, not every try."""
+        if trouble == self.trouble:
+            return
+        if trouble:
+            log.warning("no telemetry from %s: %s", self._address, trouble)
+        else:
+            log.info("telemetry from %s", self._address)
+        self.trouble = trouble
 
     def _open(self) -> int:
         if self._serial:
             return _open_serial(self._serial[1], int(self._serial[2]))
         assert self._net is not None
-        kind, host, port = self._net[1], self._net[2].strip("[]"), int(self._net[3])
-        if kind == "tcp":
-            with socket.create_connection((host or "127.0.0.1", port), timeout=5.0) as connection:
-                connection.setblocking(True)
+        host, port = self._net[2].strip("[]"), int(self._net[3])
+        if not self._datagrams:
+            with socket.create_connection((host, port), timeout=CONNECT_S) as connection:
+                connection.setblocking(False)
                 return connection.detach()
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         try:
-            listening.bind((host or "127.0.0.1", port))
+            listening.setblocking(False)
+            listening.bind((host, port))
         except OSError as error:
             listening.close()
             raise ConfigError(
@@ -153,15 +181,20 @@ class LiveTelemetry:
         return listening.detach()
 
 
+def _time_s(row: dict[str, float]) -> float:
+    return row["time_s"]
+
+
 def _open_serial(path: str, baud: int) -> int:
-    """Raw bytes, eight bits, no parity."""
+    """Raw bytes, eight bits, no parity; without waiting for a modem's carrier."""
     import termios
     import tty
 
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         tty.setraw(descriptor)
         settings = termios.tcgetattr(descriptor)
+        settings[2] |= termios.CLOCAL | termios.CREAD
         settings[4] = settings[5] = getattr(termios, f"B{baud}")
         termios.tcsetattr(descriptor, termios.TCSANOW, settings)
     except (OSError, termios.error) as error:

@@ -30,6 +30,8 @@ WAL_BYTES = 16 << 20  # the write-ahead log is cut to this after a checkpoint
 BALLAST_BYTES = 16 << 20  # given up when the disk is full: SQLite needs room even to delete
 FULL_BYTES = 256 << 10  # a disk with less is full
 MAKE_ROOM = 0.05  # of the tracks go when it is full
+SEARCHED = "key, encoder_id, camera, start_s, end_s, latitude_deg, longitude_deg, vector"
+AT_ONCE = 4096  # of these rows: some megabytes
 SOME = 500  # keys in one statement; SQLite allows 999 everywhere
 
 _TABLES = """
@@ -207,6 +209,13 @@ class TrackStore:
         with self._named():
             for row in self._db.execute(f"SELECT {COLUMNS} FROM tracks WHERE key > ? ORDER BY key", (key,)):
                 yield row[0], track_of(row)
+
+    def searched_since(self, key: int) -> Iterator[list[tuple[Any, ...]]]:
+        """Rows of SEARCHED of all that were added after `key`, in that order, at most `AT_ONCE` at a time."""
+        with self._named():
+            found = self._db.execute(f"SELECT {SEARCHED} FROM tracks WHERE key > ? ORDER BY key", (key,))
+            while rows := found.fetchmany(AT_ONCE):
+                yield rows
 
     def get(self, keys: Iterable[int]) -> dict[int, StoredTrack]:
         """Tracks by key, as far as they are still there."""

@@ -50,6 +50,8 @@ class CameraPose:
 
 NAMES = tuple(field.name for field in fields(CameraPose))
 _TURNS = {"yaw_deg", "roll_deg", "longitude_deg"}  # that jump from one end of their range to the other
+_ANGLES = {"pitch_deg", "yaw_deg", "roll_deg"}
+LEAP_DEG = 45.0  # of roll between two lines: no camera rolls so fast
 
 
 class Poses(Protocol):
@@ -87,6 +89,7 @@ class Telemetry:
     def at(self, time_s: float) -> CameraPose:
         """The pose at a time of the footage; what is farther than LONGEST_GAP_S from any line is not known."""
         found: dict[str, float | None] = {}
+        steady_s = self._steady(time_s)
         for name in NAMES:
             fixed = getattr(self._fixed, name)
             if fixed is not None or name not in self._series:
@@ -95,13 +98,24 @@ class Telemetry:
             times, values = self._series[name]
             after = int(np.searchsorted(times, time_s))
             near = [abs(times[k] - time_s) for k in (after - 1, after) if 0 <= k < len(times)]
-            value = float(np.interp(time_s, times, values))
+            value = float(np.interp(steady_s if name in _ANGLES else time_s, times, values))
             found[name] = (
                 ((value + 180) % 360 - 180 if name in _TURNS else value)
                 if min(near) <= LONGEST_GAP_S
                 else None
             )
         return CameraPose(**found)
+
+    def _steady(self, time_s: float) -> float:
+        """When to look for the angles: a camera that swings through straight down turns its yaw and roll over at once.
+
+        Half way between two such lines is neither; there the nearer line is taken.
+        """
+        times, rolls = self._series.get("roll_deg", (np.zeros(0), np.zeros(0)))
+        after = int(np.searchsorted(times, time_s))
+        if not 0 < after < len(times) or abs(rolls[after] - rolls[after - 1]) <= LEAP_DEG:
+            return time_s
+        return float(min(times[after - 1 : after + 1], key=lambda near_s: abs(near_s - time_s)))
 
 
 def read_telemetry(path: Path, fixed: CameraPose | None = None, start_s: float = 0.0) -> Telemetry:
@@ -113,7 +127,6 @@ def read_telemetry(path: Path, fixed: CameraPose | None = None, start_s: float =
         start_s: Unix time of the footage's time 0; a log's times are Unix times, those of the others are the footage's.
 
     Raises:
-        MissingExtraError: a log is read with pymavlink.
         SourceError: missing, too large, of another form, or a number out of its range; with the line.
     """
     if path.suffix.lower() == ".tlog":

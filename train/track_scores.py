@@ -118,7 +118,8 @@ def asked(
 ) -> list[Seen]:
     """The frames, of the people only those whose height is in `band_px` and of whom enough is seen.
 
-    A track on somebody who is not asked for counts for nothing, neither for nor against the tracker.
+    A track on somebody who is not asked for, and one on nobody whose height is outside of the band, counts for nothing,
+    neither for nor against the tracker.
     """
     frames = []
     for frame in truth["frames"]:
@@ -130,7 +131,9 @@ def asked(
         tracks = told.get(frame["frame"], [])
         best = iou(_boxes(tracks), _boxes(people)).max(1, initial=0)
         ignored = iou(_boxes(tracks), _boxes(others)).max(1, initial=0)
-        kept = (best >= SAME_IOU) | (ignored < SAME_IOU)
+        height_px = _boxes(tracks)[:, 3]
+        inside = (band_px[0] <= height_px) & (height_px < band_px[1])
+        kept = (best >= SAME_IOU) | ((ignored < SAME_IOU) & inside)
         frames.append(
             Seen(frame["frame"], people, [row for row, keep in zip(tracks, kept, strict=True) if keep])
         )

@@ -67,6 +67,23 @@ def test_the_best_are_those_of_a_comparison_with_all(store: TrackStore, top: int
         np.testing.assert_allclose([s for _, s in found], [s for _, s in expected], atol=1e-6)
 
 
+def test_what_is_read_in_many_parts_is_whole(store: TrackStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = StoreIndex(store, ENCODER, DIM)
+    monkeypatch.setattr("tagclip.runtime.store.AT_ONCE", 7)
+    parts = StoreIndex(store, ENCODER, DIM)
+    assert len(parts) == len(whole) == 3000
+    for name, column in whole._columns.items():
+        np.testing.assert_array_equal(parts._columns[name][:3000], column[:3000])
+    # And each is what its own track says.
+    for row, (key, track) in enumerate(store.since(0)):
+        column = {name: values[row] for name, values in parts._columns.items()}
+        rounded = column["codes"] * column["scale"] - track.vector.astype(np.float32)
+        assert (column["key"], column["start_s"], column["end_s"]) == (key, track.start_s, track.end_s)
+        assert np.linalg.norm(rounded) == pytest.approx(column["error"], rel=1e-3)
+        assert np.isnan(column["latitude_deg"]) == (track.place is None)
+        assert track.camera == f"cam{column['camera']}"
+
+
 def test_scores_in_eight_bits_are_never_off_by_more_than_their_bound(store: TrackStore) -> None:
     """With many threads' worth of rows, too: the halves are put together in order."""
     index = StoreIndex(store, ENCODER, DIM)
