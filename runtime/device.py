@@ -147,7 +147,7 @@ class Device:
             if watcher is not None:
                 watcher.end()
                 start_s = watcher.start_s
-            old = store.prune(time.time())
+            old = store.prune()
             return Outcome(self.health.counts.people, start_s, old, store.dropped)
 
     def _telemetry(self) -> Poses | None:
@@ -279,7 +279,7 @@ class _Round:
         self._notifier.alive(status)
         if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:
             self._pruned_s = time.monotonic()
-            self._store.prune(time.time())
+            self._store.prune()
         if self._stop.requested:
             log.info("stopped by %s", self._stop.reason)
         return self._stop.requested

@@ -37,6 +37,7 @@ class Counts:
         failures: how often it could not be opened, or sent what is no picture. resized: frames of another size.
         detections: boxes of people. tracks: that have begun. people: kept in the store.
         store_dropped: people that were deleted to make room.
+        store_lost: people for whom there was no room for too long.
         queue: frames that wait now.
     """
 
@@ -50,6 +51,7 @@ class Counts:
     tracks: int = 0
     people: int = 0
     store_dropped: int = 0
+    store_lost: int = 0
     queue: int = 0
 
 
@@ -164,7 +166,12 @@ class Health:
                 "failures": counts.failures,
                 "resized": counts.resized,
             },
-            "store": {"people": counts.people, "bytes": size, "dropped": counts.store_dropped},
+            "store": {
+                "people": counts.people,
+                "bytes": size,
+                "dropped": counts.store_dropped,
+                "lost": counts.store_lost,
+            },
             "machine": None if machine is None else vars(machine),
         }
         return plain(told)
@@ -213,6 +220,7 @@ class Health:
             ("tracks", "Tracks that have begun.", counts.tracks),
             ("people_kept", "People kept in the store.", counts.people),
             ("store_dropped", "People deleted to make room.", counts.store_dropped),
+            ("store_lost", "People who could not be kept.", counts.store_lost),
         ):
             yield CounterMetricFamily(f"tagclip_{name}", text, value=value)
 

@@ -90,7 +90,7 @@ def search(
         if view != "auto" or detector or boxes:
             raise click.UsageError(f"{source} is a store: no --view, no --detector, no --boxes")
         where = parse_where(after, before, cameras, near)
-        search_stored(query, source, where, bundle, top, out, as_json)
+        search_stored(query, source, where, bundle, top, out, as_json, engine)
         return
     if after or before or cameras or near:
         raise click.UsageError(f"--after, --before, --camera and --near ask a store; {source} is none")

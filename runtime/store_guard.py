@@ -125,6 +125,7 @@ class StoreGuard:
 
     def _lose(self, count: int) -> None:
         self.lost += count
+        self._health.counts.store_lost = self.lost
         log.error("no room in the store: %s lost, %d in all", _people(count), self.lost)
 
     def _tell(self) -> None:

@@ -123,7 +123,8 @@ def asked(
     """
     frames = []
     for frame in truth["frames"]:
-        people, others = [], []
+        people: list[tuple[int, Box]] = []
+        others: list[tuple[int, Box]] = []
         for person in frame["people"]:
             box = person["box_xywh_px"]
             wanted = person["visible"] >= LEAST_VISIBLE and band_px[0] <= box[3] < band_px[1]
@@ -263,7 +264,7 @@ def _network(video: Path, name: str) -> Finder:
 
 def table(told: dict[str, dict[str, Any]]) -> list[tuple[str, ...]]:
     """Rows of text, the head first."""
-    rows = [
+    rows: list[tuple[str, ...]] = [
         ("scene", "people", "camera's motion", "IDF1", "from", "to", "F1", "MOTA", "switches", "boxes", "ms")
     ]
     for video, both in told.items():

@@ -126,7 +126,7 @@ def test_health_says_what_is(server: HealthServer, health: Health, clock: Clock,
             "failures": 0,
             "resized": 0,
         },
-        "store": {"people": 5, "bytes": 111, "dropped": 1},
+        "store": {"people": 5, "bytes": 111, "dropped": 1, "lost": 0},
         "machine": {**vars(WARM), "throttled": []},
     }
     health.stopping()

@@ -13,7 +13,9 @@ from click.testing import CliRunner
 
 pytest.importorskip("motmetrics", reason="motmetrics is not installed")
 
+from tagclip.runtime.boxes import Detections
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.source import Frame
 from tagclip.train.track_scores import (
     BANDS_PX,
     FALSE_ALARMS,
@@ -22,6 +24,7 @@ from tagclip.train.track_scores import (
     Seen,
     asked,
     detected,
+    followed,
     judged,
     main,
     truth_of,
@@ -139,6 +142,13 @@ def test_a_scene_from_end_to_end(tmp_path: Path) -> None:
     assert len((tmp_path / "mot/gt/walk/gt/gt.txt").read_text().splitlines()) == 120
     shown = CliRunner().invoke(main, [str(video), "--trials", "1"]).output.splitlines()
     assert len(shown) == 3 and "24 px up" in shown[1]  # nobody is small
+
+    def blinking(frame: Frame) -> Detections:
+        boxes = [row["box_xywh_px"] for row in frames[frame.index] if not 20 <= frame.index < 23]
+        return Detections(np.array(boxes, np.float32).reshape(-1, 4), np.ones(len(boxes), np.float32))
+
+    rows, _ = followed(video, blinking, camera_moves=False)
+    assert sorted(rows) == [k for k in range(60) if not 20 <= k < 23]  # what was only predicted is not told
 
 
 def test_a_video_without_truth_is_refused(tmp_path: Path) -> None:
