@@ -19,8 +19,8 @@ import torch
 
 from tagclip.export.to_onnx import OPSET, store
 from tagclip.runtime.detector_contract import read_contract
-from tagclip.runtime.errors import ParityError, TagclipError
-from tagclip.runtime.files import check_target, write_atomic
+from tagclip.runtime.errors import OutputError, ParityError, TagclipError
+from tagclip.runtime.files import write_atomic
 from tagclip.train.checkpoint import read_tensors
 from tagclip.train.detector.model import MULTIPLE_PX, Peaks, PersonNet
 
@@ -91,7 +91,9 @@ def export_detector(run: Path, out: Path, licence: str) -> float:
     """
     import onnxruntime
 
-    check_target(out)
+    for path in (out, out.with_suffix(".json")):
+        if path.exists():
+            raise OutputError(f"{path} exists; remove it or choose another name")
     net = PersonNet().eval()
     net.load_state_dict(read_tensors(run / "model.safetensors"))
     data = store(graph_of(net))

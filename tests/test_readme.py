@@ -28,6 +28,7 @@ PAGES = [
             "jetson",
             "operations",
             "store",
+            "tracking",
             "training",
         )
     ),

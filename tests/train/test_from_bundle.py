@@ -111,9 +111,9 @@ def test_a_run_begins_with_it(bundle: Path, trained: Path, toy_data: Path, tmp_p
 
 def test_another_model_is_refused(bundle: Path, trained: Path) -> None:
     with pytest.raises(CheckpointError, match="the model to train|found none with"):
-        load_bundle(fresh(trained, layers=3), tokenizer(trained), bundle, crops())
+        load_bundle(fresh(trained, layers=4), tokenizer(trained), bundle, crops())
     with pytest.raises(CheckpointError, match="the same `model` section"):
-        load_bundle(fresh(trained, experts=4), tokenizer(trained), bundle, crops())
+        load_bundle(fresh(trained, experts=5), tokenizer(trained), bundle, crops())
 
 
 def test_other_words_are_refused(bundle: Path, trained: Path) -> None:
