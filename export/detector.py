@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import torch
 
-from tagclip.export.to_onnx import OPSET, store
+from tagclip.export.to_onnx import OPSET, store, without_traces
 from tagclip.runtime.detector_contract import read_contract
 from tagclip.runtime.errors import OutputError, ParityError, TagclipError
 from tagclip.runtime.files import write_atomic
@@ -47,15 +47,7 @@ def graph_of(net: PersonNet) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    model: onnx.ModelProto = program.model_proto
-    del model.metadata_props[:]
-    for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for value in (*model.graph.input, *model.graph.output):
-        del value.metadata_props[:]
-    del model.graph.value_info[:]
-    return model
+    return without_traces(program.model_proto)
 
 
 def contract(licence: str) -> dict[str, Any]:

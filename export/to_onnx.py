@@ -41,8 +41,13 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> onnx.ModelPr
     model: onnx.ModelProto = program.model_proto
     _name_output(model.graph)
     _cast_first(model.graph)
+    return without_traces(model)
+
+
+def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model, without the source lines and module paths of this machine, in place."""
     del model.metadata_props[:]
-    for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
+    for node in model.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.input, *model.graph.output):

@@ -73,3 +73,27 @@ def test_a_graph_that_it_cannot_take_fails() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     with pytest.raises(EngineError, match="graph: tensorrt-rtx"):
         build(model.SerializeToString(), 4)
+
+
+def test_the_detectors_graph_builds() -> None:
+    """Height and width are free in it; a video has one size, which a profile names."""
+    import tensorrt_rtx as trt
+
+    from tagclip.export.detector import graph_of
+    from tagclip.export.to_onnx import store
+    from tagclip.train.detector.model import PersonNet
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    assert parser.parse(store(graph_of(PersonNet()))), parser.get_error(0).desc()
+    assert [network.get_output(k).name for k in range(network.num_outputs)] == ["heat", "ltrb"]
+    config = builder.create_builder_config()
+    config.num_compute_capabilities = 1
+    assert config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+    profile = builder.create_optimization_profile()
+    profile.set_shape(network.get_input(0).name, (1, 320, 320, 3), (1, 576, 768, 3), (1, 736, 960, 3))
+    assert config.add_optimization_profile(profile) >= 0
+    engine = builder.build_serialized_network(network, config)
+    assert engine is not None and len(memoryview(engine)) > 10_000

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagclip.train.towers import ConvBlock
+
 STRIDE_PX = 4
 MULTIPLE_PX = 32  # of a frame's height and width
 WIDTHS = (16, 24, 48, 96, 128)  # channels at strides 2, 4, 8, 16, 32
@@ -25,19 +27,6 @@ def _conv(inputs: int, outputs: int, stride: int = 1, size: int = 3) -> nn.Seque
     )
 
 
-class Residual(nn.Module):
-    """ReLU(x + batch norm of a convolution 3x3)."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm = nn.BatchNorm2d(channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        return F.relu(x + self.norm(self.conv(x)))
-
-
 class PersonNet(nn.Module):
     """Frames to a map of middles and distances."""
 
@@ -45,14 +34,14 @@ class PersonNet(nn.Module):
         super().__init__()
         s2, s4, s8, s16, s32 = WIDTHS
         self.enter = _conv(3, s2, 2)
-        self.at4 = nn.Sequential(_conv(s2, s4, 2), Residual(s4))
-        self.at8 = nn.Sequential(_conv(s4, s8, 2), Residual(s8), Residual(s8))
-        self.at16 = nn.Sequential(_conv(s8, s16, 2), Residual(s16), Residual(s16))
-        self.at32 = nn.Sequential(_conv(s16, s32, 2), Residual(s32), Residual(s32))
+        self.at4 = nn.Sequential(_conv(s2, s4, 2), ConvBlock(s4))
+        self.at8 = nn.Sequential(_conv(s4, s8, 2), ConvBlock(s8), ConvBlock(s8))
+        self.at16 = nn.Sequential(_conv(s8, s16, 2), ConvBlock(s16), ConvBlock(s16))
+        self.at32 = nn.Sequential(_conv(s16, s32, 2), ConvBlock(s32), ConvBlock(s32))
         self.down16 = _conv(s32, s16, size=1)
         self.down8 = _conv(s16, s8, size=1)
         self.down4 = _conv(s8, s4, size=1)
-        self.join16, self.join8, self.join4 = Residual(s16), Residual(s8), Residual(s4)
+        self.join16, self.join8, self.join4 = ConvBlock(s16), ConvBlock(s8), ConvBlock(s4)
         self.neck = _conv(s4, 32)
         self.heat = nn.Conv2d(32, 1, 1)
         self.sides = nn.Conv2d(32, 4, 1)
@@ -69,7 +58,7 @@ class PersonNet(nn.Module):
             logits (B, 1, H/4, W/4) of a cell to hold a middle, and (B, 4, H/4, W/4) the distances in pixels from the
             cell's own middle to the left, top, right and bottom side.
         """
-        x = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+        x = frames.float().permute(0, 3, 1, 2) / 127.5 - 1
         at4 = self.at4(self.enter(x))
         at8 = self.at8(at4)
         at16 = self.at16(at8)
