@@ -64,7 +64,7 @@ def examine(
         ("bundle", lambda: check_bundle(bundle, engine)),
         ("gpu", lambda: check_gpu(jetson)),
         ("tensorrt", lambda: check_tensorrt(jetson)),
-        ("opencv", lambda: check_opencv(jetson)),
+        ("opencv", check_opencv),
         ("jetson", lambda: machine.check_jetson(root)),
         ("heat", lambda: machine.check_heat(root)),
         ("memory", lambda: machine.check_memory(root)),
@@ -174,11 +174,11 @@ def check_tensorrt(jetson: bool) -> list[Check]:
     ]
 
 
-def check_opencv(jetson: bool) -> list[Check]:
-    """How this OpenCV reads video: files and RTSP by FFmpeg, USB cameras by V4L2, CSI cameras by GStreamer."""
+def check_opencv() -> list[Check]:
+    """How this OpenCV reads video: files and RTSP by FFmpeg, USB cameras by V4L2. GStreamer runs beside it."""
     told = ask_python(
         "import cv2, json\nhas = cv2.videoio_registry.hasBackend\n"
-        "found = {'FFmpeg': has(cv2.CAP_FFMPEG), 'V4L2': has(cv2.CAP_V4L2), 'GStreamer': has(cv2.CAP_GSTREAMER)}\n"
+        "found = {'FFmpeg': has(cv2.CAP_FFMPEG), 'V4L2': has(cv2.CAP_V4L2)}\n"
         "print(json.dumps({'version': cv2.__version__, 'has': found}))"
     )
     if isinstance(told, str):
@@ -189,11 +189,6 @@ def check_opencv(jetson: bool) -> list[Check]:
         state, advice = PROBLEM, "no file and no RTSP camera can be read; pip install opencv-python-headless"
     elif not has["V4L2"] and sys.platform == "linux":
         state, advice = WARNING, "no USB camera can be read; pip install opencv-python-headless"
-    elif jetson and not has["GStreamer"]:
-        state = WARNING
-        advice = (
-            "for CSI cameras and the hardware decoder use JetPack's own OpenCV (apt install python3-opencv)"
-        )
     found = ", ".join(f"{name} {'yes' if yes else 'no'}" for name, yes in has.items())
     return [Check("opencv", state, f"{told['version']}: {found}", advice)]
 
