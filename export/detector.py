@@ -1,14 +1,12 @@
 """The trained detector as a graph with its contract beside it, compared with PyTorch before it is written.
 
-python -m tagclip.export.detector runs/detector --out runtime/data/person.onnx
+python -m tagclip.export.detector runs/detector --out person.onnx
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,14 @@ import numpy as np
 import onnx
 import torch
 
-from tagclip.export.to_onnx import OPSET, store, without_traces
-from tagclip.runtime.detector_contract import read_contract
+from tagclip.export.to_onnx import exported, store
+from tagclip.runtime.detector_contract import (
+    DEFAULT_OVERLAP,
+    FORMAT,
+    TAGCLIP,
+    contract_path,
+    read_contract,
+)
 from tagclip.runtime.errors import OutputError, ParityError, TagclipError
 from tagclip.runtime.files import write_atomic
 from tagclip.train.checkpoint import read_tensors
@@ -32,29 +36,17 @@ MOST_DIFFERENCE = 5e-3  # of the map, 0..1, which 16 bits a weight and other sum
 
 def graph_of(net: PersonNet) -> onnx.ModelProto:
     """One picture of any size in multiples of 32: uint8 NHWC `frames` to `heat` and `ltrb`."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     rows, columns = torch.export.Dim("rows", min=2, max=128), torch.export.Dim("columns", min=2, max=128)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's notes about its own internals
-        program = torch.onnx.export(
-            Peaks(net).eval(),
-            (torch.zeros(1, 96, 128, 3, dtype=torch.uint8),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["frames"],
-            output_names=["heat", "ltrb"],
-            dynamic_shapes=({1: MULTIPLE_PX * rows, 2: MULTIPLE_PX * columns},),
-            verbose=False,
-        )
-    assert program is not None
-    return without_traces(program.model_proto)
+    frame = torch.zeros(1, 96, 128, 3, dtype=torch.uint8)
+    free = {1: MULTIPLE_PX * rows, 2: MULTIPLE_PX * columns}
+    return exported(Peaks(net), (frame,), ["frames"], ["heat", "ltrb"], (free,))
 
 
 def contract(licence: str) -> dict[str, Any]:
     """What stands beside the graph, see docs/detectors.md."""
     return {
-        "format": "tagclip-detector-1",
-        "family": "tagclip",
+        "format": FORMAT,
+        "family": TAGCLIP,
         "person_class": 0,
         "input": {
             "width_px": LARGEST_PX[0],
@@ -70,7 +62,7 @@ def contract(licence: str) -> dict[str, Any]:
         },
         "min_score": MIN_SCORE,
         "iou": SAME_PERSON_IOU,
-        "tile_overlap": 0.25,
+        "tile_overlap": DEFAULT_OVERLAP,
         "licence": licence,
     }
 
@@ -83,7 +75,7 @@ def export_detector(run: Path, out: Path, licence: str) -> float:
     """
     import onnxruntime
 
-    for path in (out, out.with_suffix(".json")):
+    for path in (out, contract_path(out)):
         if path.exists():
             raise OutputError(f"{path} exists; remove it or choose another name")
     net = PersonNet().eval()
@@ -103,8 +95,7 @@ def export_detector(run: Path, out: Path, licence: str) -> float:
             f"the graph's map differs from PyTorch's by {worst:.4f}, expected {MOST_DIFFERENCE:g}"
         )
     write_atomic(out, data)
-    beside = out.with_suffix(".json")
-    write_atomic(beside, (json.dumps(contract(licence), indent=1) + "\n").encode())
+    write_atomic(contract_path(out), (json.dumps(contract(licence), indent=1) + "\n").encode())
     read_contract(out)
     return worst
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,30 +25,43 @@ def to_onnx(module: nn.Module, example: Tensor, input_name: str) -> onnx.ModelPr
     Args:
         example: an input of batch 2 (a batch of 1 would be taken for a constant).
     """
+    model = exported(module, (example,), [input_name], None, ({0: torch.export.Dim("N")},))
+    _name_output(model.graph)
+    _cast_first(model.graph)
+    return model
+
+
+def exported(
+    module: nn.Module,
+    examples: tuple[Tensor, ...],
+    inputs: list[str],
+    outputs: list[str] | None,
+    dynamic_shapes: tuple[dict[int, Any], ...],
+) -> onnx.ModelProto:
+    """A module in evaluation mode as torch's exporter sees it, in fp32, without the traces of this machine.
+
+    Args:
+        inputs, outputs: their names; None leaves those of the outputs to the exporter.
+        dynamic_shapes: of each input, axis -> `torch.export.Dim` or a multiple of one.
+    """
     # The exporter logs what it skips of torchvision, which no model here has.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's notes about its own internals
         program = torch.onnx.export(
             module.eval(),
-            (example,),
+            examples,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[input_name],
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            input_names=inputs,
+            output_names=outputs,
+            dynamic_shapes=dynamic_shapes,
             verbose=False,
         )
     assert program is not None
     model: onnx.ModelProto = program.model_proto
-    _name_output(model.graph)
-    _cast_first(model.graph)
-    return without_traces(model)
-
-
-def without_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same model, without the source lines and module paths of this machine, in place."""
     del model.metadata_props[:]
-    for node in model.graph.node:
+    for node in model.graph.node:  # source lines and module paths of this machine: not for shipping
         del node.metadata_props[:]
         node.doc_string = ""
     for value in (*model.graph.input, *model.graph.output):

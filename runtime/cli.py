@@ -91,7 +91,6 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
         arguments: what follows it; None takes the process's own.
     """
     from tagclip.runtime.errors import TagclipError
-    from tagclip.runtime.logs import mask
 
     try:
         # With standalone_mode off, click hands back the status of ctx.exit() and raises the rest.
@@ -103,8 +102,7 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
     except click.ClickException as error:
         shown = io.StringIO()
         error.show(shown)
-        click.echo(mask(shown.getvalue()), err=True, nl=False)
-        sys.exit(error.exit_code)
+        _fail(shown.getvalue().removesuffix("\n"), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted")
     except BrokenPipeError:
@@ -120,8 +118,8 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
         _fail(f"error: {error.filename or 'input or output'}: {error.strerror or error}")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, status: int = 1) -> NoReturn:
     from tagclip.runtime.logs import mask
 
     click.echo(mask(message), err=True)
-    sys.exit(1)
+    sys.exit(status)

@@ -105,7 +105,7 @@ class LiveSource:
     @property
     def start_s(self) -> float:
         """Unix time of the first frame, by the wall clock as it stands now; after `wait` gave True."""
-        return time.time() - (time.monotonic() - (self._begin_s or 0.0))
+        return time.time() - (time.monotonic() - self.begin_s)
 
     def sample(self, count: int) -> list[Image]:
         """Nothing: a detector of motion learns the empty scene from the frames as they come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class OnnxDetector:
         frame_px: width and height of the frames; a frame of another size costs a new plan.
         engine: one of `detector_graph.ENGINES`, or "auto": cuda where that starts, else cpu.
         threads: of the CPU; None leaves it to ONNX Runtime (one per core).
+        min_score: instead of the contract's.
 
     Attributes:
         contract: as read.
@@ -45,8 +47,18 @@ class OnnxDetector:
         MissingExtraError: onnxruntime is not installed.
     """
 
-    def __init__(self, path: Path, frame_px: _Size, *, engine: str = CPU, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        frame_px: _Size,
+        *,
+        engine: str = CPU,
+        threads: int | None = None,
+        min_score: float | None = None,
+    ) -> None:
         self.path, self.contract = path, read_contract(path)
+        if min_score is not None:
+            self.contract = replace(self.contract, min_score=min_score)
         self.graph = DetectorGraph(path, self.contract, engine=engine, threads=threads)
         self.not_finite = 0
         self._plan(frame_px)

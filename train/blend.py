@@ -22,7 +22,7 @@ from tagclip.runtime.files import check_target, folder_atomic
 from tagclip.train.checkpoint import load_checkpoint, write_tensors
 from tagclip.train.data import input_spec, load_split
 from tagclip.train.from_bundle import load_bundle
-from tagclip.train.images import DiskImages
+from tagclip.train.images import spread_crops
 from tagclip.train.model import TagClip
 
 CROPS = 2048  # that give the statistics
@@ -48,9 +48,7 @@ def blend(run: Path, data: Path, out: Path, share: float) -> None:
             f"{run}: expected a run of small towers that began with a bundle (train.pretrained), "
             f"found one that began with {config.train.pretrained or 'random weights'}"
         )
-    samples = load_split(data, "train")
-    some = samples[:: len(samples) // CROPS + 1]
-    crops = DiskImages(some, input_spec(config.model))[np.arange(len(some))]
+    crops = spread_crops(load_split(data, "train"), input_spec(config.model), CROPS)
     begun, _, _ = load_checkpoint(run)
     load_bundle(begun, tokenizer_json, Path(config.train.pretrained), crops)
     with torch.no_grad():
@@ -72,8 +70,11 @@ def _renew_norms(model: TagClip, crops: np.ndarray) -> None:
         norm.train()
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean of all batches
-    for first in range(0, len(crops) - 255, 256):
-        model.image(torch.tensor(crops[first : first + 256]))
+    size = min(
+        256, len(crops)
+    )  # few crops are one batch; of many, what is left over would count as much as a batch
+    for first in range(0, len(crops) - size + 1, size):
+        model.image(torch.tensor(crops[first : first + size]))
     model.eval()
 
 

@@ -55,18 +55,21 @@ def load_bundle(model: TagClip, tokenizer_json: str, path: Path, crops: NDArray[
             "those of the training captions, and only the same captions give the same words"
         )
     of_views = {view: _weights(bundle, image_tower(view)) for view in VIEWS}
-    text = {f"text.{name}": value for name, value in _weights(bundle, TEXT).items()}
-    for index, (view, weights) in enumerate(of_views.items()):
-        _fill(model, _stretched(weights, model, index), f"{path}: the graph for the view {view}")
-    _fill(model, text, f"{path}: the text graph")
+    parts = {
+        f"the graph for the view {view}": _stretched(weights, model, index)
+        for index, (view, weights) in enumerate(of_views.items())
+    }
+    parts["the text graph"] = {f"text.{name}": value for name, value in _weights(bundle, TEXT).items()}
+    for name, weights in parts.items():
+        _fill(model, weights, f"{path}: {name}")
+    filled = {name for weights in parts.values() for name in weights}
     missing = sorted(
         name
         for name, _ in model.named_parameters()
         if not name.startswith(("classifier.", "attributes.", "log_scale"))
         and ".image_router." not in name
         and ".norm." not in name
-        and name.removeprefix("image.") not in _members(of_views, model)
-        and name not in text
+        and name not in filled
     )
     if missing:
         raise CheckpointError(
@@ -129,11 +132,12 @@ def _weights(bundle: Bundle, tower: str) -> Weights:
 def _stretched(weights: Weights, model: TagClip, view: int) -> dict[str, Any]:
     """A view's weights under the model's names: its experts and rows of the router go where the view's own are."""
     moved: dict[str, Any] = {}
+    modules = dict(model.image.named_modules())
     for name, value in weights.items():
         if name.startswith("stem.") and name.endswith(".bias"):
             continue  # of a batch norm that was folded
         moe, _, rest = name.partition(".ffn.")
-        module = dict(model.image.named_modules()).get(f"{moe}.ffn") if rest else None
+        module = modules.get(f"{moe}.ffn") if rest else None
         if isinstance(module, HrMoe):
             members = group(len(module.experts), view)
             part, _, inner = rest.partition(".")
@@ -146,14 +150,6 @@ def _stretched(weights: Weights, model: TagClip, view: int) -> dict[str, Any]:
             continue
         moved[f"image.{name}"] = value
     return moved
-
-
-def _members(of_views: dict[str, Weights], model: TagClip) -> set[str]:
-    return {
-        name.removeprefix("image.")
-        for index, weights in enumerate(of_views.values())
-        for name in _stretched(weights, model, index)
-    }
 
 
 def _fill(model: TagClip, weights: dict[str, Any], where: str) -> None:

@@ -48,6 +48,15 @@ class DiskImages:
         return load_images([self.samples[k] for k in np.arange(len(self))[rows]], self.spec)
 
 
+def spread_crops(samples: list[Sample], spec: PreprocessSpec, most: int) -> NDArray[np.uint8]:
+    """Fewer than `most` images, evenly spread over `samples`; uint8 (R, H, W, 3).
+
+    Raises:
+        DataError: as `DiskImages`.
+    """
+    return DiskImages(samples[:: len(samples) // most + 1], spec)[:]
+
+
 def open_images(
     samples: list[Sample],
     spec: PreprocessSpec,

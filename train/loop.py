@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -28,7 +27,7 @@ from tagclip.train.data import Sample, input_spec, load_split
 from tagclip.train.embed import evaluate_split
 from tagclip.train.engine import Engine, batch_norms
 from tagclip.train.from_bundle import load_bundle
-from tagclip.train.images import DiskImages, open_images
+from tagclip.train.images import open_images, spread_crops
 from tagclip.train.model import TagClip
 from tagclip.train.optimiser import learning_rate, make_optimiser, set_rate
 from tagclip.train.pretrained import load_pretrained
@@ -116,8 +115,8 @@ class Run:
         if self.config.model.clip:
             load_pretrained(model, path)
         else:
-            some = self.samples[:: len(self.samples) // NORM_CROPS + 1]
-            load_bundle(model, self.tokenizer_json, path, DiskImages(some, self.spec)[np.arange(len(some))])
+            crops = spread_crops(self.samples, self.spec, NORM_CROPS)
+            load_bundle(model, self.tokenizer_json, path, crops)
 
     def _split(self, name: str, samples: list[Sample], spec: PreprocessSpec) -> Split:
         images, note = open_images(

@@ -11,14 +11,12 @@ import contextlib
 import io
 import json
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import click
 
 from tagclip.runtime.boxes import Detector
-from tagclip.runtime.detector_contract import read_contract
 from tagclip.runtime.errors import TagclipError
 from tagclip.runtime.onnx_detector import OnnxDetector
 from tagclip.runtime.source import Frame
@@ -28,7 +26,7 @@ from tagclip.train.progress import Tick, bar
 BANDS_PX = {"all": (8.0, 1e5), "24 and more": (24.0, 1e5), "8 to 16": (8.0, 16.0), "16 to 24": (16.0, 24.0)}
 BANDS_PX |= {"24 to 48": (24.0, 48.0), "48 to 96": (48.0, 96.0), "96 and more": (96.0, 1e5)}
 
-LEAST_SCORE = 0.02
+LEAST_SCORE = 0.02  # AP ranks by score, and wants nearly all of them
 
 
 def score(
@@ -94,17 +92,6 @@ def _by_coco(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, di
     return result
 
 
-def _of_all_scores(graph: Path, size_px: tuple[int, int]) -> OnnxDetector:
-    """The detector with a contract that keeps nearly every score, which AP ranks by."""
-    read_contract(graph)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / graph.name
-        copy.write_bytes(graph.read_bytes())
-        contract = json.loads(graph.with_suffix(".json").read_text()) | {"min_score": LEAST_SCORE}
-        copy.with_suffix(".json").write_text(json.dumps(contract))
-        return OnnxDetector(copy, size_px)
-
-
 @click.command()
 @click.argument("graph", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -115,7 +102,8 @@ def main(graph: Path, folder: Path, as_json: bool) -> None:
         _, held_out = read_stills(folder)
         image = read(held_out[0])
         with bar() as tick:
-            numbers = score(_of_all_scores(graph, (image.shape[1], image.shape[0])), held_out, tick)
+            detector = OnnxDetector(graph, (image.shape[1], image.shape[0]), min_score=LEAST_SCORE)
+            numbers = score(detector, held_out, tick)
     except TagclipError as error:
         raise SystemExit(f"error: {error}") from error
     if as_json:

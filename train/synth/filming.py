@@ -136,15 +136,7 @@ class Filming:
 
     def box(self, camera: Camera, posed: Posed) -> tuple[float, float, float, float] | None:
         """Box x, y, w, h in pixels of a person's part inside the picture; None when too little of it is."""
-        if (camera.depth(posed.vertices) < NEAREST_M).any():
-            return None
-        low, high = _extent(camera, posed)
-        inside_low, inside_high = np.maximum(low, 0), np.minimum(high, (self.width_px, self.height_px))
-        size = inside_high - inside_low
-        if (size <= 0).any() or size.prod() < LEAST_IN_FRAME * (high - low).prod():
-            return None
-        x, y, w, h = (round(float(v), 1) for v in (*inside_low, *size))
-        return x, y, w, h
+        return box_inside(camera, posed, (self.width_px, self.height_px))
 
     def visible(self, camera: Camera, posed: Posed, who: int, person: NDArray[np.int64]) -> float:
         """Share, 0..1, of a person that shows: of the pixels that there were alone and in an endless picture.
@@ -153,7 +145,7 @@ class Filming:
             posed: who has a box.
             who: the person's number in `person` (H, W), which is `frame`'s.
         """
-        low, high = _extent(camera, posed)
+        low, high = extent(camera, posed)
         left, top = np.floor(low).astype(int)
         right, bottom = np.ceil(high).astype(int)
         inside = person[max(top, 0) : bottom, max(left, 0) : right]
@@ -169,7 +161,22 @@ class Filming:
         return min(1.0, seen / max(1, int(hit.sum())))
 
 
-def _extent(camera: Camera, posed: Posed) -> tuple[Array, Array]:
+def box_inside(
+    camera: Camera, posed: Posed, size_px: tuple[int, int]
+) -> tuple[float, float, float, float] | None:
+    """Box x, y, w, h of a person's part inside a picture of `size_px` (w, h); None when too little of it is."""
+    if (camera.depth(posed.vertices) < NEAREST_M).any():
+        return None
+    low, high = extent(camera, posed)
+    inside_low, inside_high = np.maximum(low, 0), np.minimum(high, size_px)
+    size = inside_high - inside_low
+    if (size <= 0).any() or size.prod() < LEAST_IN_FRAME * (high - low).prod():
+        return None
+    x, y, w, h = (round(float(v), 1) for v in (*inside_low, *size))
+    return x, y, w, h
+
+
+def extent(camera: Camera, posed: Posed) -> tuple[Array, Array]:
     """Low and high corner (2,) of a person in the endless picture, pixels from its left top edge."""
     at = camera.project(posed.vertices) + 0.5  # from pixel centres to edges
     return at.min(0), at.max(0)

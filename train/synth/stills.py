@@ -19,8 +19,10 @@ import numpy as np
 
 from tagclip.runtime.files import check_target, folder_atomic, write_atomic
 from tagclip.train.synth.body import Array
-from tagclip.train.synth.camera import Camera, look_at
+from tagclip.train.synth.camera import Camera
 from tagclip.train.synth.figure import Figure, Posed
+from tagclip.train.synth.filming import box_inside, extent
+from tagclip.train.synth.flight import Pose
 from tagclip.train.synth.people import sample_appearance
 from tagclip.train.synth.picture import Stage, ground_reach_m
 from tagclip.train.synth.places import sample_place
@@ -43,7 +45,6 @@ EMPTY = 0.12  # share of stills without a person
 MOST_PEOPLE = 14
 IN_GROUPS = 0.35  # of people stand close to another
 RAYS_PER_SIDE = 1.5  # of a pixel
-LEAST_IN_FRAME = 0.3  # of a box, to be listed
 LEAST_PIXELS = 10  # that show a person
 
 
@@ -131,17 +132,10 @@ def _camera(rng: np.random.Generator) -> tuple[Camera, dict[str, float]]:
     tall_px = np.exp(rng.uniform(*np.log(TALL_PX)))
     altitude_m = float(np.clip(focal_px * PERSON_M / tall_px * np.sin(pitch), *ALTITUDE_M))
     yaw = rng.uniform(0, 2 * np.pi)
-    forward = np.array([np.cos(pitch) * np.sin(yaw), np.cos(pitch) * np.cos(yaw), -np.sin(pitch)])
-    position = np.array([0.0, 0.0, altitude_m])
-    ahead = np.array([np.sin(yaw), np.cos(yaw), 0.0])
-    camera = look_at(
-        position.astype(np.float32),
-        (position + forward).astype(np.float32),
-        float(rng.normal(0, 4)),
-        float(focal_px),
-        ((width - 1) / 2, (height - 1) / 2),
-        up=tuple(ahead + np.array([0, 0, 1e-3])) if pitch > np.deg2rad(85) else (0.0, 0.0, 1.0),
+    pose = Pose(
+        0.0, 0.0, altitude_m, float(np.rad2deg(yaw)), float(np.rad2deg(pitch)), float(rng.normal(0, 4))
     )
+    camera = pose.camera(float(focal_px), width, height)
     told = {"altitude_m": altitude_m, "pitch_deg": float(np.rad2deg(pitch)), "focal_px": float(focal_px)}
     return camera, {name: round(value, 2) for name, value in told.items()}
 
@@ -187,20 +181,15 @@ def _posed(figures: list[Figure], at: Array, rng: np.random.Generator) -> Posed:
 
 def _seen(camera: Camera, posed: Posed, who: int, person: np.ndarray, sun: Array) -> dict[str, Any] | None:
     """Box and visible share of somebody; None when hardly anything of them is in the picture."""
-    if (camera.depth(posed.vertices) < 0.3).any():
-        return None
-    at = camera.project(posed.vertices) + 0.5
-    low, high = at.min(0), at.max(0)
-    inside_low, inside_high = np.maximum(low, 0), np.minimum(high, SIZE_PX)
-    size = inside_high - inside_low
+    box = box_inside(camera, posed, SIZE_PX)
     pixels = int((person == who).sum()) / RAYS_PER_SIDE**2
-    if (size <= 1).any() or size.prod() < LEAST_IN_FRAME * (high - low).prod() or pixels < LEAST_PIXELS:
+    if box is None or min(box[2:]) <= 1 or pixels < LEAST_PIXELS:
         return None
+    low, high = extent(camera, posed)
     # Alone: the same rays, cast at nobody else.
     scale = RAYS_PER_SIDE
     x = np.arange(np.floor(low[0] * scale), np.ceil(high[0] * scale), dtype=np.float32)
     y = np.arange(np.floor(low[1] * scale), np.ceil(high[1] * scale), dtype=np.float32)
     rays = camera.rays((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5).reshape(-1, 3)
     alone = int((Caster(posed.vertices, posed.faces).cast(camera.position, rays, sun).face >= 0).sum())
-    box = [round(float(v), 1) for v in (*inside_low, *size)]
     return {"box_xywh_px": box, "visible": round(min(1.0, pixels * scale**2 / max(alone, 1)), 3)}
