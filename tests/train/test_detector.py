@@ -20,7 +20,7 @@ from tagclip.train.detector.fit import fit
 from tagclip.train.detector.model import STRIDE_PX, Peaks, PersonNet
 from tagclip.train.detector.pictures import SIDE_PX, Still, read_stills, varied
 from tagclip.train.detector.score import score
-from tagclip.train.detector.targets import loss_of, target_of
+from tagclip.train.detector.targets import loss_of, stacked, target_of
 
 WHITE = 250
 
@@ -89,7 +89,7 @@ def test_the_loss_by_hand() -> None:
             24 - middle[1],
         ]  # the right side at 12, not at 16
         sides[0, :, y, x] = torch.tensor(near)
-    found, boxes = loss_of(logits, sides, [target])
+    found, boxes = loss_of(logits, sides, stacked([target]))
     quiet = -np.log(0.9) * 0.1**2 * (1 - target.heat[target.heat < 1]) ** 4
     assert found.item() == pytest.approx(-np.log(0.8) * 0.2**2 + quiet.sum(), rel=1e-4)
     assert boxes.item() == pytest.approx(
@@ -99,7 +99,7 @@ def test_the_loss_by_hand() -> None:
 
 def test_nobody_gives_a_loss() -> None:
     target = target_of(boxes_of(), np.empty(0, np.bool_), (32, 32))
-    found, boxes = loss_of(torch.zeros(1, 1, 8, 8), torch.ones(1, 4, 8, 8), [target])
+    found, boxes = loss_of(torch.zeros(1, 1, 8, 8), torch.ones(1, 4, 8, 8), stacked([target]))
     assert found.item() == pytest.approx(64 * np.log(2) * 0.25, rel=1e-4) and boxes.item() == 0
 
 
@@ -125,8 +125,8 @@ def test_a_varied_picture_keeps_its_boxes(seed: int, tmp_path: Path) -> None:
 
 
 def test_training_learns(tmp_path: Path) -> None:
-    first = fit(toy(tmp_path / "toy"), tmp_path / "one", epochs=1, batch=3, lr=2e-3)
-    last = fit(tmp_path / "toy", tmp_path / "more", epochs=12, batch=3, lr=2e-3)
+    first = fit([toy(tmp_path / "toy")], tmp_path / "one", epochs=1, batch=3, lr=2e-3)
+    last = fit([tmp_path / "toy"], tmp_path / "more", epochs=12, batch=3, lr=2e-3)
     assert last["found"] < 0.8 * first["found"] and last["boxes"] < first["boxes"]
     assert {path.name for path in (tmp_path / "more").iterdir()} == {"model.safetensors", "metrics.json"}
 

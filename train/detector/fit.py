@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import click
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
 
-from tagclip.runtime.errors import TagclipError, TrainingError
+from tagclip.runtime.errors import DataError, TagclipError, TrainingError
 from tagclip.train.checkpoint import write_json, write_tensors
 from tagclip.train.detector.model import PersonNet
 from tagclip.train.detector.pictures import SIDE_PX, Images, Still, read, read_stills, varied
-from tagclip.train.detector.targets import Target, loss_of
+from tagclip.train.detector.targets import Target, loss_of, stacked
 from tagclip.train.progress import Tick, bar
 
 AVERAGE = 0.99  # decay of the averaged weights, which are what is kept
@@ -26,7 +27,7 @@ CLIP_NORM = 5.0
 
 
 def fit(
-    folder: Path,
+    folders: list[Path],
     out: Path,
     *,
     epochs: int = 13,
@@ -35,21 +36,19 @@ def fit(
     weight_decay: float = 0.02,
     seed: int = 0,
     device: str = "cpu",
+    workers: int = 1,
     tick: Tick = lambda what, done, total, note: None,
 ) -> dict[str, float]:
-    """Train on the stills of `folder` that are not held out; writes model.safetensors and metrics.json into `out`.
+    """Train on the stills of `folders` that are not held out; writes model.safetensors and metrics.json into `out`.
 
     Returns:
         the losses of the last epoch, and its seconds.
 
     Raises:
-        DataError: no stills. TrainingError: the loss is no longer finite. OutputError: `out` cannot be written.
+        DataError: no stills, or too few. TrainingError: the loss is no longer finite.
+        OutputError: `out` cannot be written.
     """
-    train, _ = read_stills(folder)
-    pictures: list[Images] = []
-    for still in train:
-        pictures.append(read(still))
-        tick("load", len(pictures), len(train), "")
+    train, _ = read_stills(*folders)
     torch.manual_seed(seed)
     net = PersonNet().to(device)
     decayed = [p for p in net.parameters() if p.ndim > 1]
@@ -57,15 +56,21 @@ def fit(
     optimiser = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=lr
     )
-    steps = epochs * (len(train) // batch)
+    per_epoch = len(train) // batch
+    if not per_epoch:
+        raise DataError(
+            f"expected {batch} stills to train on, as --batch says, found {len(train)}; make more, or lower it"
+        )
+    steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, max(steps, 2), pct_start=WARM_UP)
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)  # type: ignore[no-untyped-call]
     sums = np.zeros(2)
     history: list[dict[str, float]] = []
     net.train()
-    for step, (images, targets) in enumerate(_batches(pictures, train, epochs, batch, seed), 1):
-        logits, sides = net(torch.from_numpy(images).to(device))
-        found, boxes = loss_of(logits, sides, targets)
+    data = _Pictures(train, seed)
+    for step, (images, target) in enumerate(_batches(data, epochs, batch, workers, device != "cpu"), 1):
+        logits, sides = net(images.to(device, non_blocking=True))
+        found, boxes = loss_of(logits, sides, tuple(part.to(device, non_blocking=True) for part in target))
         loss = found + boxes
         if not torch.isfinite(loss):
             raise TrainingError(f"step {step}: the loss is {loss.item()}; take a smaller --lr than {lr:g}")
@@ -78,51 +83,89 @@ def fit(
         sums = 0.98 * sums + 0.02 * np.array([found.item(), boxes.item()])
         shown = sums / (1 - 0.98**step)
         tick("train", step, steps, f"found {shown[0]:.3f} boxes {shown[1]:.3f}")
-        if step % (len(train) // batch) == 0:
+        if step % per_epoch == 0:
             history.append({"step": step, "found": float(shown[0]), "boxes": float(shown[1])})
             write_tensors(out / "model.safetensors", average.module.state_dict())
             write_json(out / "metrics.json", {"stills": len(train), "history": history})
     return history[-1]
 
 
-def _batches(
-    pictures: list[Images], stills: list[Still], epochs: int, batch: int, seed: int
-) -> Iterator[tuple[Images, list[Target]]]:
-    """Whole batches of every epoch; the next one is made while the network works on the last."""
+class _Pictures(Dataset[tuple[Images, Target]]):
+    """What is seen of still `k` in an epoch; chance comes from (seed, epoch, k), whoever makes it."""
 
-    def make(epoch: int, chosen: np.ndarray) -> tuple[Images, list[Target]]:
-        made = [varied(pictures[k], stills[k], np.random.default_rng([seed, epoch, k])) for k in chosen]
-        return np.stack([image for image, _ in made]), [target for _, target in made]
+    def __init__(self, stills: list[Still], seed: int):
+        self.stills, self.seed = stills, seed
 
-    orders = (np.random.default_rng([seed, epoch]).permutation(len(stills)) for epoch in range(epochs))
+    def __getitem__(self, at: tuple[int, int]) -> tuple[Images, Target]:
+        epoch, k = at
+        return varied(read(self.stills[k]), self.stills[k], np.random.default_rng([self.seed, epoch, k]))
+
+
+def _batches(data: _Pictures, epochs: int, batch: int, workers: int, pinned: bool) -> DataLoader[Any]:
+    """Whole batches of every epoch, made ahead in worker processes: uint8 (B, H, W, 3), and the stacked targets."""
+    orders = (
+        np.random.default_rng([data.seed, epoch]).permutation(len(data.stills)) for epoch in range(epochs)
+    )
     jobs = [
-        (epoch, order[k : k + batch])
+        [(epoch, int(number)) for number in order[k : k + batch]]
         for epoch, order in enumerate(orders)
         for k in range(0, len(order) - batch + 1, batch)
     ]
-    with ThreadPoolExecutor(1) as pool:
-        coming = [pool.submit(make, *job) for job in jobs[:2]]
-        for k in range(len(jobs)):
-            if k + 2 < len(jobs):
-                coming.append(pool.submit(make, *jobs[k + 2]))
-            yield coming[k].result()
-            coming[k] = None  # type: ignore[call-overload]
+    return DataLoader(
+        data,
+        batch_sampler=jobs,
+        collate_fn=_collated,
+        num_workers=workers,
+        multiprocessing_context="spawn",  # a fork of OpenCV's threads may wait for ever
+        worker_init_fn=_one_thread,
+        pin_memory=pinned,
+    )
+
+
+def _collated(made: list[tuple[Images, Target]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    return torch.from_numpy(np.stack([image for image, _ in made])), stacked([target for _, target in made])
+
+
+def _one_thread(number: int) -> None:
+    cv2.setNumThreads(1)
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the run.")
 @click.option("--epochs", type=click.IntRange(min=1), default=13, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
-def main(folder: Path, out: Path, epochs: int, batch: int, lr: float, seed: int, device: str) -> None:
-    """Train the detector on the stills in FOLDER."""
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="That make batches."
+)
+def main(
+    folders: tuple[Path, ...],
+    out: Path,
+    epochs: int,
+    batch: int,
+    lr: float,
+    seed: int,
+    device: str,
+    workers: int,
+) -> None:
+    """Train the detector on the stills in FOLDERS."""
     cv2.setNumThreads(1)
     try:
         with bar() as tick:
-            last = fit(folder, out, epochs=epochs, batch=batch, lr=lr, seed=seed, device=device, tick=tick)
+            last = fit(
+                list(folders),
+                out,
+                epochs=epochs,
+                batch=batch,
+                lr=lr,
+                seed=seed,
+                device=device,
+                workers=workers,
+                tick=tick,
+            )
     except TagclipError as error:
         raise SystemExit(f"error: {error}") from error
     click.echo(f"{out}: found {last['found']:.3f}, boxes {last['boxes']:.3f}; {SIDE_PX} pixels a side")

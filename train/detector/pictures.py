@@ -16,9 +16,10 @@ from tagclip.train.detector.targets import Target, target_of
 
 SIDE_PX = 320  # of what the network is trained on
 SCALES = (0.75, 1.6)
+BEYOND_PX = 40.0  # that a part may reach over the still's edge
 SURE_VISIBLE = 0.3  # who shows less is neither to be found nor missed
 SURE_HEIGHT_PX = 8.0
-HELD_OUT = 0.08  # of the stills, the last ones, on which is measured
+HELD_OUT = 0.08  # of a folder's stills, the last ones, on which is measured
 
 Images = NDArray[np.uint8]
 Boxes = NDArray[np.float32]
@@ -33,26 +34,33 @@ class Still:
     visible: NDArray[np.float32]
 
 
-def read_stills(folder: Path) -> tuple[list[Still], list[Still]]:
-    """Those to train on, and those that are held out, of a folder that `tagclip synth stills` made.
+def read_stills(*folders: Path) -> tuple[list[Still], list[Still]]:
+    """Those to train on, and those that are held out, of folders that `tagclip synth stills` made.
 
     Raises:
-        DataError: it is none.
+        DataError: one is none.
     """
-    path = folder / "stills.json"
-    try:
-        rows = json.loads(path.read_text())["stills"]
-        stills = [_still(folder, row) for row in rows]
-    except FileNotFoundError as error:
-        raise DataError(f"expected {path}, found none; make one: tagclip synth stills {folder}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} is not what `tagclip synth stills` writes: {error!r}; make it again"
-        ) from error
-    held_out = max(1, round(len(stills) * HELD_OUT))
-    if len(stills) < 2:
-        raise DataError(f"{path}: expected at least 2 stills, found {len(stills)}; make more")
-    return stills[:-held_out], stills[-held_out:]
+    train: list[Still] = []
+    held_out: list[Still] = []
+    for folder in folders:
+        path = folder / "stills.json"
+        try:
+            rows = json.loads(path.read_text())["stills"]
+            stills = [_still(folder, row) for row in rows]
+        except FileNotFoundError as error:
+            raise DataError(
+                f"expected {path}, found none; make one: tagclip synth stills {folder}"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} is not what `tagclip synth stills` writes: {error!r}; make it again"
+            ) from error
+        if len(stills) < 2:
+            raise DataError(f"{path}: expected at least 2 stills, found {len(stills)}; make more")
+        count = max(1, round(len(stills) * HELD_OUT))
+        train += stills[:-count]
+        held_out += stills[-count:]
+    return train, held_out
 
 
 def _still(folder: Path, row: dict[str, Any]) -> Still:
@@ -85,6 +93,9 @@ def varied(image: Images, still: Still, rng: np.random.Generator) -> tuple[Image
         box = still.boxes[int(rng.integers(len(still.boxes)))] * scale
         middle = (box[:2] + box[2:]) / 2
         corner = middle - rng.uniform(0.15, 0.85, 2) * SIDE_PX
+        corner = np.clip(
+            corner, np.minimum(0, span - SIDE_PX) - BEYOND_PX, np.maximum(0, span - SIDE_PX) + BEYOND_PX
+        )
     matrix = np.array([[scale * flip, 0, -corner[0]], [0, scale, -corner[1]]])
     if flip < 0:
         matrix[0, 2] = SIDE_PX + corner[0]
@@ -92,7 +103,7 @@ def varied(image: Images, still: Still, rng: np.random.Generator) -> tuple[Image
         image = cv2.GaussianBlur(image, (0, 0), 0.45 / scale).astype(np.uint8)
     fill = [int(v) for v in rng.integers(0, 256, 3)]  # beyond the still; mirrored people would have no box
     part = cv2.warpAffine(image, matrix, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR, borderValue=fill)
-    return _faults(part.astype(np.float32), rng), _target(still, matrix, scale)
+    return _faults(part.astype(np.uint8, copy=False), rng), _target(still, matrix, scale)
 
 
 def _target(still: Still, matrix: NDArray[np.float64], scale: float) -> Target:
@@ -107,14 +118,17 @@ def _target(still: Still, matrix: NDArray[np.float64], scale: float) -> Target:
     return target_of(inside[kept].astype(np.float32), sure[kept], (SIDE_PX, SIDE_PX))
 
 
-def _faults(picture: NDArray[Any], rng: np.random.Generator) -> Images:
+def _faults(picture: Images, rng: np.random.Generator) -> Images:
     if rng.random() < 0.06:
-        picture = np.repeat(picture.mean(-1, keepdims=True), 3, -1)
-    picture = picture * np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.06, 3)) + rng.normal(0, 14)
+        picture = np.repeat(picture.mean(-1, keepdims=True).astype(np.uint8), 3, -1)
+    levels = np.arange(256)[:, None] * np.exp(rng.normal(0, 0.25)) * np.exp(rng.normal(0, 0.06, 3))
+    levels = np.clip(levels + rng.normal(0, 14), 0, 255)
     if rng.random() < 0.3:
-        picture = 255 * (np.clip(picture, 0, 255) / 255) ** np.exp(rng.normal(0, 0.3))
+        levels = 255 * (levels / 255) ** np.exp(rng.normal(0, 0.3))
+    picture = cv2.LUT(picture, levels.astype(np.uint8)[None]).astype(np.uint8, copy=False)
     if rng.random() < 0.2:
-        picture = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), rng.uniform(0.4, 1.2))
+        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.2)).astype(np.uint8, copy=False)
     if rng.random() < 0.3:
-        picture = picture + rng.normal(0, rng.uniform(1, 9), picture.shape)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        noise = rng.standard_normal(picture.shape, np.float32) * np.float32(rng.uniform(1, 9))
+        picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
+    return picture

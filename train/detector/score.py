@@ -94,12 +94,12 @@ def _by_coco(truth: dict[str, Any], found: list[dict[str, Any]]) -> dict[str, di
 
 @click.command()
 @click.argument("graph", type=click.Path(path_type=Path))
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the numbers as JSON.")
-def main(graph: Path, folder: Path, as_json: bool) -> None:
-    """Score the detector GRAPH on the held-out stills of FOLDER."""
+def main(graph: Path, folders: tuple[Path, ...], as_json: bool) -> None:
+    """Score the detector GRAPH on the held-out stills of FOLDERS."""
     try:
-        _, held_out = read_stills(folder)
+        _, held_out = read_stills(*folders)
         image = read(held_out[0])
         with bar() as tick:
             detector = OnnxDetector(graph, (image.shape[1], image.shape[0]), min_score=LEAST_SCORE)

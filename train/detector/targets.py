@@ -73,18 +73,27 @@ def target_of(boxes: NDArray[np.float32], sure: NDArray[np.bool_], size_px: tupl
     return Target(heat, counts, box, weight)
 
 
-def loss_of(logits: Tensor, sides: Tensor, targets: list[Target]) -> tuple[Tensor, Tensor]:
+def stacked(targets: list[Target]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Heat, counts, box and weight of B pictures, as of `Target` with B in front."""
+    return (
+        torch.from_numpy(np.stack([t.heat for t in targets])),
+        torch.from_numpy(np.stack([t.counts for t in targets])),
+        torch.from_numpy(np.stack([t.box for t in targets])),
+        torch.from_numpy(np.stack([t.weight for t in targets])),
+    )
+
+
+def loss_of(
+    logits: Tensor, sides: Tensor, target: tuple[Tensor, Tensor, Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
     """Focal loss of the map (arXiv 1904.07850, eq. 1) a person, and GIoU loss of the boxes.
 
     Args:
         logits, sides: what `PersonNet` gives.
-        targets: one a picture.
+        target: of `stacked`, on their device.
     """
     device = logits.device
-    heat = torch.from_numpy(np.stack([t.heat for t in targets])).to(device)
-    counts = torch.from_numpy(np.stack([t.counts for t in targets])).to(device)
-    box = torch.from_numpy(np.stack([t.box for t in targets])).to(device)
-    weight = torch.from_numpy(np.stack([t.weight for t in targets])).to(device)
+    heat, counts, box, weight = target
     logits = logits[:, 0]
     said = logits.sigmoid()
     hit = heat == 1
