@@ -114,6 +114,29 @@ def write_bundle(
     )
     files[MANIFEST] = canonical_json(manifest.to_json())
     parse_manifest(parse_object(files[MANIFEST], MANIFEST))  # refuse before anything touches the disk
+    return _write(target, files, replace)
+
+
+def rewrite_bundle(bundle: Bundle, target: Path, extra_files: Mapping[str, bytes]) -> Bundle:
+    """A copy of a bundle with extra files added or replaced; it has no signature.
+
+    Raises:
+        BundleManifestError: a name that the format uses.
+        BundleIntegrityError: the bundle changed since it was opened.
+        OutputError: `target` exists, or cannot be written.
+    """
+    taken = (*RESERVED, TOKENIZER_FILE, *(tower.file for tower in bundle.manifest.towers.values()))
+    for extra in extra_files:
+        if not is_plain_name(extra) or extra in taken:
+            raise BundleManifestError(
+                f"extra file {extra!r}: expected a plain name that the format does not use"
+            )
+    files = {name: bundle.read_file(name) for name in bundle.sha256} | dict(extra_files)
+    return _write(target, files, replace=False)
+
+
+def _write(target: Path, files: dict[str, bytes], replace: bool) -> Bundle:
+    """Files by name, without SHA256SUMS."""
     sums = "".join(f"{hashlib.sha256(files[file]).hexdigest()}  {file}\n" for file in sorted(files))
     files[SUMS] = sums.encode("ascii")
     with folder_atomic(target, replace=replace) as work:

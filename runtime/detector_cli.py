@@ -15,15 +15,15 @@ def detector() -> None:
 
 
 @detector.command()
-@click.argument("path", metavar="FILE.onnx", type=click.Path(path_type=Path))
+@click.argument("path", metavar="FILE.onnx|person")
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--engine", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, openvino or auto."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="IMAGE with the boxes drawn, *.png or *.jpg.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify(path: Path, image: Path | None, engine: str, out: Path | None, as_json: bool) -> None:
-    """Check FILE.onnx against the contract beside it, FILE.json, and let it look at IMAGE.
+def verify(path: str, image: Path | None, engine: str, out: Path | None, as_json: bool) -> None:
+    """Check FILE.onnx, or the one that ships, against the contract beside it, FILE.json, and let it look at IMAGE.
 
     Look at the boxes yourself: a wrong colour order or scale fits every contract, and finds nobody.
     """
@@ -31,8 +31,12 @@ def verify(path: Path, image: Path | None, engine: str, out: Path | None, as_jso
         raise click.UsageError("--out draws into IMAGE; name one")
 
     from tagclip.runtime.detector_check import check_detector
+    from tagclip.runtime.detectors import graph_of
 
-    facts = check_detector(path, image, engine=engine, out=out)
+    graph = graph_of(path)
+    if graph is None:
+        raise click.UsageError("motion is no graph; name person or a file named *.onnx")
+    facts = check_detector(graph, image, engine=engine, out=out)
     click.echo(json.dumps(facts, indent=2) if as_json else "\n".join(_lines(facts, image is not None)))
     if out is not None:
         click.echo(f"written: {out}", err=True)

@@ -16,19 +16,24 @@ from tagclip.runtime.source import VideoSource
 SAMPLES = 25  # frames that show the empty scene
 
 MOTION = "motion"
+PERSON = "person"
+SHIPPED = Path(__file__).parent / "data" / "person.onnx"
 
 
 def graph_of(name: str) -> Path | None:
-    """The graph that `--detector` names; None for motion.
+    """The graph that `--detector` names; None for motion, `SHIPPED` for person.
 
     Raises:
         ConfigError: no such name.
     """
     if name == MOTION:
         return None
+    if name == PERSON:
+        return SHIPPED
     if not name.endswith(".onnx"):
         raise ConfigError(
-            f"--detector {name}: expected {MOTION} (what moves, before a camera that stands) or a file named *.onnx"
+            f"--detector {name}: expected {MOTION} (what moves, before a camera that stands), {PERSON} (the network "
+            "that ships) or a file named *.onnx"
         )
     return Path(name)
 

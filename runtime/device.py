@@ -6,10 +6,11 @@ import contextlib
 import functools
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tagclip.runtime.armed import Armed, Orders
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.detector_contract import read_contract
 from tagclip.runtime.detectors import describe, detector_of, drop_still
@@ -51,6 +52,8 @@ class Settings:
         max_bytes: of the store.
         listen: where health and metrics are told, None for nowhere.
         max_memory_mb: see `Monitor`.
+        orders: what is looked for; None for nothing.
+        as_json: hits are shown as JSON.
     """
 
     source: str
@@ -69,6 +72,8 @@ class Settings:
     max_bytes: int
     listen: tuple[str, int] | None
     max_memory_mb: float | None
+    orders: Orders | None = None
+    as_json: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,12 +95,17 @@ class Outcome:
 class Device:
     """Watches one camera's footage until it ends or `stop` is asked for.
 
+    Args:
+        show: is given each hit as a line.
+
     Raises:
         TagclipError: whatever of it cannot be opened. A live camera that is not there yet is waited for.
     """
 
-    def __init__(self, settings: Settings, stop: Stop) -> None:
-        self._settings, self._stop = settings, stop
+    def __init__(
+        self, settings: Settings, stop: Stop, show: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self._settings, self._stop, self._show = settings, stop, show
         self._file = None if is_live(settings.source) else _file_of(settings.source)
         if self._file is None:
             check_live(settings.source)
@@ -127,6 +137,11 @@ class Device:
             around.enter_context(Monitor(Machine(), self.health, self._stop, settings.max_memory_mb))
             notifier = around.enter_context(contextlib.closing(Notifier()))
             self._check()
+            armed = None
+            if settings.orders is not None:
+                armed = around.enter_context(
+                    Armed(settings.orders, self._engines, self.health, self._show, settings.as_json)
+                )
             notifier.ready(f"watching {settings.camera}")
             self.health.running()
             if self._told is None:
@@ -139,7 +154,7 @@ class Device:
             try:
                 if self._awaited(source, round_):
                     start_s = self._start_of(source)
-                    watcher = self._watcher(source, store, start_s)
+                    watcher = self._watcher(source, store, start_s, armed)
                     self._loop(source, watcher, round_)
             finally:
                 self.health.stopping()
@@ -177,7 +192,9 @@ class Device:
             return self._settings.start_s
         return source.path.stat().st_mtime - source.frame_count / source.fps
 
-    def _watcher(self, source: VideoSource | LiveSource, store: TrackStore, start_s: float) -> Watcher:
+    def _watcher(
+        self, source: VideoSource | LiveSource, store: TrackStore, start_s: float, armed: Armed | None
+    ) -> Watcher:
         settings = self._settings
         size_px = (source.width_px, source.height_px)
         if isinstance(source, LiveSource) and isinstance(self._told, LiveTelemetry):
@@ -192,6 +209,7 @@ class Device:
             store,
             drop_still(detector),
             self.health,
+            *((armed.alerts(size_px), armed.tell) if armed else ()),
         )
 
     def _check(self) -> None:

@@ -9,9 +9,11 @@
     ├── TrainingError           a training run whose numbers are no longer finite
     ├── MissingExtraError       the command needs packages of an extra that is not installed
     ├── OutputError             the place to write to exists already, is not writable or is full
+    ├── BackgroundError         no background to measure scores by, or one of another encoder
     ├── StoreError              what a device keeps is damaged, of a newer tagclip, or no store at all
     │   ├── StoreFullError          there is no room, even after the oldest made some
     │   └── StoreEncoderError       tracks that another encoder embedded
+    ├── HitError                a hit that breaks its form, or a file of hits that is damaged or none
     ├── MachineError            the machine has no room to go on
     ├── KeyFileError            a key that is missing, unreadable or of another kind than asked for
     ├── EngineError             an inference engine that is absent or refuses the graph
@@ -73,6 +75,10 @@ class OutputError(TagclipError):
     """The place to write to exists already, is not writable or is full."""
 
 
+class BackgroundError(TagclipError):
+    """There is no background to measure scores by, or it is of another encoder."""
+
+
 class StoreError(TagclipError):
     """What a device keeps is damaged, of a newer tagclip, or no store at all."""
 
@@ -83,6 +89,10 @@ class StoreFullError(StoreError):
 
 class StoreEncoderError(StoreError):
     """Tracks that another encoder embedded: their vectors mean nothing to this one."""
+
+
+class HitError(TagclipError):
+    """A hit breaks its form, or a file of hits is damaged or none."""
 
 
 class MachineError(TagclipError):

@@ -20,7 +20,7 @@ from tagclip.runtime.machine import MachineState
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-STAGES = ("decode", "detect", "track", "embed", "store")
+STAGES = ("decode", "detect", "track", "embed", "match", "store")
 BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 BLIND_S = 10.0  # without a frame for so long the device does not do its work
 STARTING, RUNNING, STOPPING, DEGRADED = "starting", "running", "stopping", "degraded"
@@ -36,6 +36,7 @@ class Counts:
         reconnects, stalls: how often the camera was opened again, and how often it sent nothing for too long.
         failures: how often it could not be opened, or sent what is no picture. resized: frames of another size.
         detections: boxes of people. tracks: that have begun. people: kept in the store.
+        hits: people who fit a standing query.
         store_dropped: people that were deleted to make room.
         store_lost: people for whom there was no room for too long.
         queue: frames that wait now.
@@ -50,6 +51,7 @@ class Counts:
     detections: int = 0
     tracks: int = 0
     people: int = 0
+    hits: int = 0
     store_dropped: int = 0
     store_lost: int = 0
     queue: int = 0
@@ -219,6 +221,7 @@ class Health:
             ("detections", "Boxes of people.", counts.detections),
             ("tracks", "Tracks that have begun.", counts.tracks),
             ("people_kept", "People kept in the store.", counts.people),
+            ("hits", "People who fit a standing query.", counts.hits),
             ("store_dropped", "People deleted to make room.", counts.store_dropped),
             ("store_lost", "People who could not be kept.", counts.store_lost),
         ):

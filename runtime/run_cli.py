@@ -51,8 +51,9 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     "--detector",
     default="motion",
     show_default=True,
-    metavar="motion|FILE.onnx",
-    help="What finds people: motion, for cameras that stand, or your ONNX graph with its contract.",
+    metavar="motion|person|FILE.onnx",
+    help="What finds people: motion, for cameras that stand; person, the network that ships, for all others; or "
+    "your ONNX graph with its contract.",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="Boxes of the people, instead of motion.")
 @click.option(
@@ -82,6 +83,32 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     show_default=True,
     help="How large the store may get.",
 )
+@click.option(
+    "--query",
+    "queries",
+    multiple=True,
+    metavar="TEXT",
+    help="Whom to look for; may be given often. More terms: +TEXT, -TEXT, with *WEIGHT.",
+)
+@click.option(
+    "--alarms-per-hour",
+    type=click.FloatRange(min=0, min_open=True),
+    help="False alarms allowed to each query.  [default: 1]",
+)
+@click.option(
+    "--alarms-per-1000",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The same among 1,000 people, instead.",
+)
+@click.option(
+    "--background", type=click.Path(path_type=Path), help="Of `tagclip calibrate`; default the bundle's own."
+)
+@click.option(
+    "--hits",
+    type=click.Path(path_type=Path),
+    help="Hits are added to it, JSON lines; default STORE.hits.jsonl.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print hits as JSON lines.")
 @click.option("--listen", metavar="[ADDRESS:]PORT", help="Tell health and metrics there; default nowhere.")
 @click.option("--expose", is_flag=True, help="--listen may be an address that other machines reach.")
 @click.option(
@@ -122,10 +149,11 @@ def run(
 
         with Stop() as stop:
             settings = _settings(days=days, **given)
-            outcome = Device(settings, stop).run()
+            outcome = Device(settings, stop, click.echo).run()
         click.echo(
             f"{outcome.people} people kept in {settings.store}, seen by {settings.camera} from "
-            f"{show_when(outcome.start_s)} on"
+            f"{show_when(outcome.start_s)} on",
+            err=settings.as_json,
         )
         if outcome.old or outcome.dropped:
             click.echo(
@@ -153,9 +181,16 @@ def _settings(
     max_gb: float,
     listen: str | None,
     expose: bool,
+    queries: tuple[str, ...],
+    alarms_per_hour: float | None,
+    alarms_per_1000: float | None,
+    background: Path | None,
+    hits: Path | None,
     **same: Any,
 ) -> Any:
     """The options as the device takes them."""
+    from tagclip.runtime.alerts import Promise
+    from tagclip.runtime.armed import Orders
     from tagclip.runtime.detectors import graph_of
     from tagclip.runtime.device import Settings, listening
     from tagclip.runtime.feeds import live_name
@@ -168,6 +203,11 @@ def _settings(
     graph = graph_of(detector)
     if graph is not None and boxes is not None:
         raise click.UsageError("--boxes replaces the detector; drop one of the two")
+    if alarms_per_hour and alarms_per_1000:
+        raise click.UsageError("--alarms-per-hour and --alarms-per-1000 promise the same thing; drop one")
+    if not queries and (alarms_per_hour or alarms_per_1000 or background or hits):
+        raise click.UsageError("nobody is looked for; say whom with --query")
+    promise = Promise(alarms_per_1000, False) if alarms_per_1000 else Promise(alarms_per_hour or 1.0)
     where = Place(*parse_near(place, "--place")) if place else None
     return Settings(
         source=source,
@@ -187,5 +227,8 @@ def _settings(
         ),
         max_bytes=int(max_gb * 1e9),
         listen=listening(listen, exposed=expose),
+        orders=Orders(queries, promise, background, hits or path.with_name(path.name + ".hits.jsonl"))
+        if queries
+        else None,
         **same,
     )

@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--detector",
     default=None,
-    metavar="motion|boxes|FILE.onnx",
-    help="What finds people in a video: motion (fixed cameras), a file of boxes, or your ONNX graph with its "
-    "contract.  [default: motion]",
+    metavar="motion|person|boxes|FILE.onnx",
+    help="What finds people in a video: motion (fixed cameras), person (the network that ships), a file of boxes, "
+    "or your ONNX graph with its contract.  [default: motion]",
 )
 @click.option("--boxes", type=click.Path(path_type=Path), help="MOT text, or JSON of `tagclip synth scene`.")
 @click.option(

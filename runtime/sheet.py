@@ -14,6 +14,7 @@ from tagclip.runtime.source import Image
 CARD_W_PX, CARD_H_PX = 400, 330
 BEST_W_PX, BEST_H_PX = 150, 300
 MORE = 4  # smaller crops beside the best one
+MOST_ROWS = 12  # of text on one card
 GAP_PX = 14
 MARGIN_PX = 24
 MOST_COLUMNS = 3
@@ -24,7 +25,10 @@ PAPER, CARD, INK, SOFT, MARK = (244, 244, 242), (255, 255, 255), (34, 34, 34), (
 
 @dataclass(frozen=True)
 class Card:
-    """One result on the sheet: `images` are RGB uint8 (h, w, 3), the best first, of any size."""
+    """One result on the sheet: `images` are RGB uint8 (h, w, 3), the best first, of any size.
+
+    Beside more than one image there is room for three lines, cut to one row each; else they are wrapped.
+    """
 
     rank: int
     score: float
@@ -79,9 +83,11 @@ def _draw_card(sheet: Image, card: Card, x: int, y: int) -> None:
     left = x + inner + BEST_W_PX + 14
     write(sheet, f"{card.rank}", left, y + 44, 1.1, MARK, 2)
     write(sheet, f"{card.score:.3f}", left + 24 + 20 * len(str(card.rank)), y + 44, 0.7, INK, 1)
-    for number, line in enumerate(card.lines[:3]):
-        fits = wrap(ascii_only(line), x + CARD_W_PX - left - 8, 0.47, 1)[0]
-        write(sheet, fits, left, y + 72 + 21 * number, 0.47, SOFT, 1)
+    wrapped = [wrap(ascii_only(line), x + CARD_W_PX - left - 8, 0.47, 1) for line in card.lines]
+    beside = len(card.images) > 1
+    rows = [row for parts in (wrapped[:3] if beside else wrapped) for row in parts[: 1 if beside else None]]
+    for number, row in enumerate(rows[:MOST_ROWS]):
+        write(sheet, row, left, y + 72 + 21 * number, 0.47, SOFT, 1)
     top = y + 132
     side_w = (x + CARD_W_PX - inner - left - 3 * 6) // MORE
     for number, image in enumerate(card.images[1 : 1 + MORE]):

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,9 +201,8 @@ class TrackStore:
     def keys(self) -> NDArray[np.int64]:
         """Keys of all tracks, ascending; a key is never used again, and a track that is replaced gets a new one."""
         with self._named():
-            return np.fromiter(
-                (key for (key,) in self._db.execute("SELECT key FROM tracks ORDER BY key")), np.int64
-            )
+            rows = self._db.execute("SELECT key FROM tracks ORDER BY key")
+            return np.fromiter((key for (key,) in rows), np.int64)
 
     def since(self, key: int) -> Iterator[tuple[int, StoredTrack]]:
         """Key and track of all that were added after `key`, in that order."""
@@ -230,8 +230,18 @@ class TrackStore:
         """JPEG by key, as far as they are still there."""
         return dict(self._in_keys("SELECT key, jpeg FROM thumbnails", keys))
 
+    def thumbnail_of(self, track_id: uuid.UUID) -> bytes | None:
+        """JPEG of a track; None when it is not there, or no longer."""
+        rows = self._in_keys("SELECT jpeg FROM thumbnails JOIN tracks USING (key)", [track_id.bytes], "id")
+        return next((jpeg for (jpeg,) in rows), None)
+
+    def track_of(self, track_id: uuid.UUID) -> StoredTrack | None:
+        """A track; None when it is not there, or no longer."""
+        rows = self._in_keys(f"SELECT {COLUMNS} FROM tracks", [track_id.bytes], "id")
+        return next(map(track_of, rows), None)
+
     def encoders(self) -> dict[str, int]:
-        """How many tracks each encoder embedded, by encoder id."""
+        """How many tracks each encoder embedded."""
         with self._named():
             return dict(self._db.execute("SELECT encoder_id, count(*) FROM tracks GROUP BY encoder_id"))
 
@@ -239,9 +249,8 @@ class TrackStore:
         """tracks, bytes; first_s, last_s: Unix time, None when empty; cameras, encoders: tracks by name."""
         with self._named():
             row = self._db.execute("SELECT count(*), min(start_s), max(end_s) FROM tracks").fetchone()
-            cameras = dict(
-                self._db.execute("SELECT camera, count(*) FROM tracks GROUP BY camera ORDER BY camera")
-            )
+            rows = self._db.execute("SELECT camera, count(*) FROM tracks GROUP BY camera ORDER BY camera")
+            cameras = dict(rows)
             size = self._one("PRAGMA page_count") * self._one("PRAGMA page_size")
         return {
             **dict(zip(("tracks", "first_s", "last_s"), row, strict=True)),
@@ -276,13 +285,13 @@ class TrackStore:
     def _one(self, statement: str) -> int:
         return int(self._db.execute(statement).fetchone()[0])
 
-    def _in_keys(self, statement: str, keys: Iterable[int]) -> Iterator[tuple]:  # type: ignore[type-arg]
-        wanted = [int(key) for key in keys]
+    def _in_keys(self, statement: str, keys: Iterable[Any], by: str = "key") -> Iterator[tuple]:  # type: ignore[type-arg]
+        wanted = list(keys) if by == "id" else [int(key) for key in keys]
         with self._named():
             for start in range(0, len(wanted), SOME):
                 part = wanted[start : start + SOME]
                 marks = ", ".join("?" * len(part))
-                yield from self._db.execute(f"{statement} WHERE key IN ({marks})", part)
+                yield from self._db.execute(f"{statement} WHERE {by} IN ({marks})", part)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:

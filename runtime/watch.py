@@ -1,4 +1,4 @@
-"""The device at work: it detects, follows, embeds, and keeps whom it saw in its store."""
+"""The device at work: it detects, follows, embeds, keeps whom it saw in its store, and says who fits a query."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tagclip.runtime.alerts import Alerts
 from tagclip.runtime.boxes import Detector
 from tagclip.runtime.crops import Crop, CropKeeper
 from tagclip.runtime.ground import place_of, view_of
 from tagclip.runtime.health import Health
+from tagclip.runtime.hit import Hit
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
 from tagclip.runtime.sheet import image_bytes
@@ -24,9 +26,14 @@ from tagclip.runtime.target import Track
 from tagclip.runtime.telemetry import Poses
 from tagclip.runtime.tracker import Tracker
 
+# With queries, whoever is in view is looked at when they have been seen for so long, and whenever they are kept.
+LOOK_AT_S = (0.5, 1.0, 2.0, 4.0)
+LOOKS_A_FRAME = 4  # people; the others wait for the next frame
 KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a query finds them at once
 JPEG_QUALITY = 90
 MOST_OBSERVATIONS = 1000  # of a track
+
+_Row = tuple[Track, StoredTrack, bytes, int]  # with its picture, and how many pictures count
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,8 @@ class Watcher:
         encoder: gives what embeds crops of a view, "aerial", "ground" or "auto"; asked whenever people are kept.
         drop_still: leave out what never moves; right for motion, wrong for other detectors.
         health: is told what was done, and how long it took.
+        alerts: standing queries; None for none.
+        tell: is given each hit with its picture (JPEG), after the person is in the store.
     """
 
     def __init__(
@@ -76,13 +85,17 @@ class Watcher:
         store: TrackStore,
         drop_still: bool,
         health: Health,
+        alerts: Alerts | None = None,
+        tell: Callable[[Hit, bytes], None] = lambda hit, jpeg: None,
     ) -> None:
+        self._alerts, self._tell = alerts, tell
+        self._looks: dict[int, int] = {}  # of tracks in view: how many of LOOK_AT_S are over
         self._camera, self._detector, self._encoder_of = camera, detector, encoder
         self._encoder_id, self._store, self._drop_still = encoder_id, StoreGuard(store, health), drop_still
         self._counts, self._times = health.counts, health.times
         self._tracker = Tracker(camera_moves=not drop_still, most=MOST_OBSERVATIONS)
         self._keeper = CropKeeper()
-        self._ids: dict[int, uuid.UUID] = {}  # of tracks that are in the store, or wait for room in it
+        self._ids: dict[int, uuid.UUID] = {}  # of tracks that have been embedded
         self._kept_s = 0.0
 
     @property
@@ -124,17 +137,20 @@ class Watcher:
         ended = self._tracker.ended()
         if frame.time_s - self._kept_s >= KEEP_EVERY_S:
             self._kept_s = frame.time_s
-            self._keep([*ended, *self._tracker.live()])
+            self._keep(ended, last=True)
+            self._keep(self._tracker.live())
         elif ended:
-            self._keep(ended)
+            self._keep(ended, last=True)
         self._forget(ended)
+        if self._alerts is not None:
+            self._look(self._due())
         self._store.look()
 
     def pause(self) -> None:
         """No frame comes for so long that nobody can be followed over it. Raises: as `see`."""
         self._tracker.finish()
         last = self._tracker.ended()
-        self._keep(last)
+        self._keep(last, last=True)
         self._forget(last)
 
     def end(self) -> None:
@@ -142,14 +158,55 @@ class Watcher:
         self.pause()
         self._store.finish()
 
-    def _keep(self, tracks: list[Track]) -> None:
+    def _due(self) -> list[Track]:
+        """Who is to be looked at now; who has waited longest first."""
+        due = []
+        for track in self._tracker.live():
+            looks = self._looks.get(track.id, 0)
+            if looks < len(LOOK_AT_S) and track.end_s - track.start_s >= LOOK_AT_S[looks]:
+                due.append(track)
+        return sorted(due, key=lambda track: self._looks.get(track.id, 0))[:LOOKS_A_FRAME]
+
+    def _look(self, tracks: list[Track]) -> None:
+        """Judge people who are in view; only those with news are kept now."""
+        for track in tracks:
+            self._looks[track.id] = self._looks.get(track.id, 0) + 1
+        rows = self._rows(tracks)
+        if rows:
+            self._judge(rows, last=False, keep=True)
+
+    def _keep(self, tracks: list[Track], last: bool = False) -> None:
         """Embed the tracks' crops and put them into the store, together."""
+        rows = self._rows(tracks)
+        if not rows:
+            return
+        begun_s = time.perf_counter()
+        self._store.add([(stored, jpeg) for _, stored, jpeg, _ in rows])
+        self._times["store"].add(time.perf_counter() - begun_s)
+        if self._alerts is not None:
+            self._judge(rows, last=last, keep=False)
+
+    def _judge(self, rows: list[_Row], *, last: bool, keep: bool) -> None:
+        assert self._alerts is not None
+        begun_s = time.perf_counter()
+        news = []
+        for _, stored, jpeg, crops in rows:
+            hits = self._alerts.judge(stored, crops, last=last)
+            if hits and keep:
+                self._store.add([(stored, jpeg)])
+            news += [(hit, jpeg) for hit in hits]
+        self._times["match"].add(time.perf_counter() - begun_s)
+        for hit, jpeg in news:
+            self._tell(hit, jpeg)
+
+    def _rows(self, tracks: list[Track]) -> list[_Row]:
+        """Those who are worth keeping, embedded."""
         shown = [(track, self._keeper.crops(track.id)) for track in tracks]
         shown = [
             (t, crops) for t, crops in shown if long_enough(t, crops) and (moves(t) or not self._drop_still)
         ]
         if not shown:
-            return
+            return []
         best = [max(crops, key=lambda crop: crop.quality) for _, crops in shown]
         seen = [self._camera.seen(crop) for crop in best]
         vectors: dict[int, np.ndarray] = {}
@@ -157,19 +214,13 @@ class Watcher:
         for view in sorted({view for view, _ in seen}):
             of_view = [k for k, (own, _) in enumerate(seen) if own == view]
             vectors |= self._embedded(view, {k: shown[k][1] for k in of_view})
-        embedded_s = time.perf_counter()
-        self._times["embed"].add(embedded_s - begun_s)
-        rows = [
-            (
-                self._stored(track, best[k], *seen[k], vectors[k]),
-                image_bytes(best[k].image, ".jpg", JPEG_QUALITY),
-            )
-            for k, (track, _) in enumerate(shown)
-        ]
-        self._store.add(rows)
-        self._times["store"].add(time.perf_counter() - embedded_s)
-        for (track, _), (stored, _) in zip(shown, rows, strict=True):
+        self._times["embed"].add(time.perf_counter() - begun_s)
+        rows = []
+        for k, (track, crops) in enumerate(shown):
+            stored = self._stored(track, best[k], *seen[k], vectors[k])
             self._ids[track.id] = stored.id
+            rows.append((track, stored, image_bytes(best[k].image, ".jpg", JPEG_QUALITY), len(crops)))
+        return rows
 
     def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:
         """The mean vectors of several people's crops, by the same keys; those not embedded before in one go."""
@@ -202,4 +253,7 @@ class Watcher:
     def _forget(self, tracks: list[Track]) -> None:
         for track in tracks:
             self._keeper.forget(track.id)
-            self._ids.pop(track.id, None)
+            name = self._ids.pop(track.id, None)
+            if self._alerts is not None and name is not None:
+                self._alerts.forget(name)
+            self._looks.pop(track.id, None)

@@ -1,0 +1,198 @@
+"""Standing queries against the people of one camera: who is a hit, at the rate of false alarms that was promised."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tagclip.runtime.background import Background
+from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.hit import Hit
+from tagclip.runtime.ids import uuid7
+from tagclip.runtime.judge import MANY_CROPS, Judge
+from tagclip.runtime.search import Encodes
+from tagclip.runtime.store_track import StoredTrack
+from tagclip.runtime.terms import combined, parse_terms
+
+HOUR_S = 3600.0
+# Before anybody has passed: as if so many people had, at this rate; so that the first minute's three people are no 180
+# an hour, and an empty field no licence for alarms.
+PRIOR_PEOPLE, PRIOR_PER_HOUR = 10.0, 100.0
+NEWS = 2.0  # a hit is told again when its chance of a false alarm has changed by this factor
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How many false alarms of a query are allowed.
+
+    Attributes:
+        rate: false alarms of each query at this camera, over 0.
+        per_hour: in an hour; else among 1,000 people.
+    """
+
+    rate: float
+    per_hour: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1e6:
+            raise ConfigError(
+                f"expected a rate of false alarms over 0, found {self.rate:g}; 1 an hour is usual"
+            )
+
+    def chance(self, people_per_hour: float) -> float:
+        """The chance of a false alarm, 0..1, that each person may have."""
+        return min(1.0, self.rate / people_per_hour if self.per_hour else self.rate / 1000.0)
+
+
+@dataclass(frozen=True)
+class StandingQuery:
+    """A query that waits for somebody.
+
+    Attributes:
+        id, text: as hits say them.
+        vector: float32 (D,), a unit vector.
+    """
+
+    id: str
+    text: str
+    vector: NDArray[np.float32]
+
+
+def standing(texts: list[str], encoder: Encodes, background: Background) -> list[StandingQuery]:
+    """Queries as they were typed, made ready; their ids are q1, q2, ... in this order.
+
+    Args:
+        encoder: the bundle's text encoder.
+
+    Raises:
+        QueryError: one of them cannot be searched for.
+        EngineError: the encoder fails.
+    """
+    people = np.concatenate([people.many for people in background.views.values()])
+    queries = []
+    for number, text in enumerate(texts, 1):
+        terms = parse_terms(text)
+        vectors = encoder.embed([term.text for term in terms])
+        if len(terms) == 1:
+            vector = vectors[0]
+        else:
+            vector = combined(vectors, terms, (people @ vectors.T).astype(np.float64).std(0))
+        queries.append(StandingQuery(f"q{number}", text, np.asarray(vector, np.float32)))
+    return queries
+
+
+@dataclass
+class _Person:
+    """Somebody who is in view: their hits, by the query's number."""
+
+    hits: dict[int, Hit] = field(default_factory=dict)
+
+
+class Alerts:
+    """Judges the people of one camera as they are seen.
+
+    Args:
+        queries: at least one.
+        frame_px: width and height of the camera's frames.
+    """
+
+    def __init__(
+        self,
+        queries: list[StandingQuery],
+        background: Background,
+        promise: Promise,
+        frame_px: tuple[int, int],
+    ) -> None:
+        self.queries, self.promise = queries, promise
+        self._judge = Judge(np.stack([query.vector for query in queries]), background)
+        self._frame_px = frame_px
+        self._known_rate = background.people_per_hour
+        self._people: dict[uuid.UUID, _Person] = {}
+        self._passed = 0
+        self._began_s: float | None = None
+        self._now_s = 0.0
+
+    @property
+    def people_per_hour(self) -> float:
+        """That pass: what was seen so far, with a prior that fades (the site's own rate, where it was calibrated)."""
+        prior = self._known_rate or PRIOR_PER_HOUR
+        seen_h = 0.0 if self._began_s is None else max(self._now_s - self._began_s, 0.0) / HOUR_S
+        return (self._passed + PRIOR_PEOPLE) / (seen_h + PRIOR_PEOPLE / prior)
+
+    def judge(self, track: StoredTrack, crops: int, *, last: bool) -> list[Hit]:
+        """Judge somebody by what is known of them now.
+
+        Args:
+            track: as it is or would be kept.
+            crops: how many pictures its vector is the mean of.
+            last: they are gone.
+
+        Returns:
+            hits that are new, or that have news.
+
+        Raises:
+            BackgroundError: the background has nobody of the track's view.
+        """
+        self._began_s = track.start_s if self._began_s is None else min(self._began_s, track.start_s)
+        self._now_s = max(self._now_s, track.end_s)
+        if track.id not in self._people:
+            self._people[track.id] = _Person()
+            self._passed += 1
+        person = self._people[track.id]
+        rate = self.people_per_hour
+        allowed = self.promise.chance(rate)
+        scores, chances = self._judge.judge(track.view, track.vector, crops)
+        told = []
+        for k in np.flatnonzero(chances <= allowed).tolist() + [
+            k for k in person.hits if chances[k] > allowed
+        ]:
+            known = person.hits.get(k)
+            if known and not last and 1 / NEWS < chances[k] / known.p_value < NEWS:
+                continue
+            hit = self._hit(track, crops, k, float(scores[k]), float(chances[k]), rate, allowed)
+            if known:
+                hit = replace(hit, id=known.id, revision=known.revision + 1)
+            person.hits[k] = hit
+            told.append(hit)
+        return told
+
+    def forget(self, track_id: uuid.UUID) -> None:
+        """They are gone, and were judged for the last time."""
+        self._people.pop(track_id, None)
+
+    def _hit(
+        self,
+        track: StoredTrack,
+        crops: int,
+        k: int,
+        score: float,
+        p_value: float,
+        rate: float,
+        allowed: float,
+    ) -> Hit:
+        stick = self._judge.of(track.view)[k]
+        return Hit(
+            id=uuid7(int(track.end_s * 1000)),
+            revision=1,
+            query_id=self.queries[k].id,
+            query=self.queries[k].text,
+            track_id=track.id,
+            camera=track.camera,
+            view=track.view,
+            encoder_id=track.encoder_id,
+            score=score,
+            p_value=p_value,
+            false_alarms_per_hour=p_value * rate,
+            threshold=stick.score_at(allowed, crops >= MANY_CROPS),
+            start_s=track.start_s,
+            end_s=track.end_s,
+            best_s=track.best_s,
+            frame=track.frame,
+            box_xywh_px=track.box_xywh_px,
+            frame_px=self._frame_px,
+            place=track.place,
+            crops=crops,
+        )
