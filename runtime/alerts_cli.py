@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-
-from tagclip.runtime.alerts_export_cli import export
 
 if TYPE_CHECKING:
     from tagclip.runtime.alerts_curve import Curve
@@ -24,7 +23,7 @@ def alerts() -> None:
     """Look into hits, and tune by eye what is one."""
 
 
-alerts.add_command(export)
+alerts.add_command(importlib.import_module("tagclip.runtime.alerts_export_cli").export)
 
 
 def _common(command: Any) -> Any:

@@ -54,7 +54,7 @@ def detector_of(
         return FileBoxes(boxes)
     if graph is not None:
         return OnnxDetector(graph, (source.width_px, source.height_px), engine=engine_beside(engine))
-    return MotionDetector(source.width_px, source.height_px, source.fps, source.sample(SAMPLES))
+    return MotionDetector(source.width_px, source.height_px, source.sample(SAMPLES))
 
 
 def drop_still(detector: Detector) -> bool:

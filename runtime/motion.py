@@ -14,24 +14,19 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from tagclip.runtime.boxes import Detections
+from tagclip.runtime.motion_groups import split_group
 from tagclip.runtime.source import Frame, Image
 
 WORK_LONG_SIDE_PX = 960  # larger frames are detected smaller, by a whole factor: OpenCV does that fast
 FOLLOW_S = 3.0  # the background follows the light this fast where nobody is
 HOLD_S = 60.0  # and this slowly under a person: who stands still much longer becomes part of it
-WARM_UP_S = 3.0
+WARM_UP_S, WARM_UP_SAMPLES = 3.0, 15
 # Brightness (0 to 255) beyond what a shadow or sunlight explains, or change of colour, that counts as moving.
 MOVES_ABOVE = 14
 SHADOW, SUN, CHROMA_WEIGHT = 0.72, 1.15, 0.9
-TEMPLATE_H = 32  # rows to which a person is scaled when a group is taken apart
-MOST_IN_GROUP = 6
-LEAST_FIT = 0.15  # of a person (1: all of the upright shape, unexplained by anybody else) to be one more
-LEAST_GAIN = 0.2  # and one more explains at least this much of a silhouette
 
-Bools = NDArray[np.bool_]
 _Rect = tuple[int, int, int, int]  # left, top, right, bottom in working pixels
 
 
@@ -117,22 +112,19 @@ class MotionDetector:
 
     Args:
         width_px, height_px: size of the frames.
-        fps: frames per second, for the memory of the background.
         samples: RGB uint8 (H, W, 3) frames spread over the footage (`VideoSource.sample`). Their median is
             the empty scene: without it whoever stands in the first frames leaves a ghost behind. None (a
             live camera): the median of the first `WARM_UP_S`, during which nobody is reported.
     """
 
-    def __init__(self, width_px: int, height_px: int, fps: float, samples: Sequence[Image] = ()) -> None:
+    def __init__(self, width_px: int, height_px: int, samples: Sequence[Image] = ()) -> None:
         factor = -(-max(width_px, height_px) // WORK_LONG_SIDE_PX)
         width, height = max(width_px // factor, 1), max(height_px // factor, 1)
         self._size = (width, height)
         self._frame_px = (width_px, height_px)
         # Relative to the working size, so that nothing depends on one resolution.
         self._unit_px = max(self._size) / 768.0
-        self._fast, self._slow = min(1.0 / (fps * FOLLOW_S), 0.5), 1.0 / (fps * HOLD_S)
-        self._warm_up_frames = max(round(fps * WARM_UP_S), 3)
-        self._frames_seen = 0
+        self._first_s = self._before_s = float("nan")  # when the first frame was, and the last
         self._waiting: list[Image] = []
         self._small = np.empty((height, width, 3), np.uint8)
         self._colour = np.empty((height, width, 3), np.uint8)  # YCrCb, as are the next two
@@ -174,12 +166,7 @@ class MotionDetector:
         """People in `frame` (image RGB uint8 (H, W, 3) of the size given at the start)."""
         small = self._resized(frame.image)
         if not self._ready:
-            if self._frames_seen % max(self._warm_up_frames // 15, 1) == 0:
-                self._waiting.append(small.copy())
-            self._frames_seen += 1
-            if self._frames_seen >= self._warm_up_frames:
-                self._learn(self._waiting)
-                self._waiting.clear()
+            self._wait(small, frame.time_s)
             return Detections.none()
         blobs = self._blobs(small)
         people: list[_Rect] = []
@@ -188,8 +175,22 @@ class MotionDetector:
             self._learn_scale(blobs)
             found = (rect for blob in self._merged(blobs) for rect in self._people_in(blob))
             people = [rect for rect in found if self._is_person(rect)]
-        self._follow(people)
+        # By time, not by frames: a live camera drops as many as it must.
+        self._follow(people, float(np.nan_to_num(max(frame.time_s - self._before_s, 0.0))))
+        self._before_s = frame.time_s
         return self._detections(people)
+
+    def _wait(self, small: Image, time_s: float) -> None:
+        """Gather what the empty scene will be learnt from."""
+        if np.isnan(self._first_s):
+            self._first_s = time_s
+        due_s = self._first_s + len(self._waiting) * WARM_UP_S / WARM_UP_SAMPLES
+        if time_s >= due_s - 1e-6 and len(self._waiting) < WARM_UP_SAMPLES:
+            self._waiting.append(small.copy())
+        if time_s - self._first_s >= WARM_UP_S and len(self._waiting) >= 3:
+            self._learn(self._waiting)
+            self._waiting.clear()
+            self._before_s = time_s
 
     def _blobs(self, small: Image) -> list[_Blob]:
         """Outlines of what moves; also leaves the silhouettes (uint8 0 or 255) in `self._mask`."""
@@ -222,14 +223,15 @@ class MotionDetector:
                 blobs.append(_Blob(x, y, x + w, y + h, [contour]))
         return blobs
 
-    def _follow(self, people: Sequence[_Rect]) -> None:
+    def _follow(self, people: Sequence[_Rect], past_s: float) -> None:
         """Let the background follow the light: at once where nobody is, slowly under people."""
         self._people[:] = 0
         for left, top, right, bottom in people:
             margin = (right - left) // 4 + 1
             self._people[max(top - margin, 0) : bottom + margin, max(left - margin, 0) : right + margin] = 255
-        cv2.accumulateWeighted(self._colour, self._mean, self._slow)
-        cv2.accumulateWeighted(self._colour, self._mean, self._fast, mask=cv2.bitwise_not(self._people))
+        cv2.accumulateWeighted(self._colour, self._mean, min(past_s / HOLD_S, 0.5))
+        fast = min(past_s / FOLLOW_S, 0.5)
+        cv2.accumulateWeighted(self._colour, self._mean, fast, mask=cv2.bitwise_not(self._people))
         cv2.convertScaleAbs(self._mean, dst=self._background)
 
     def _learn_scale(self, blobs: Sequence[_Blob]) -> None:
@@ -317,82 +319,3 @@ class MotionDetector:
             fills.append(min(cv2.countNonZero(self._mask[top:bottom, left:right]) / (w * h), 1.0))
         placed = np.array(boxes, np.float32) * np.tile(zoom, 2)
         return Detections(*(np.array(values, np.float32) for values in (placed, scores, fills)))
-
-
-def split_group(silhouette: Bools, person_w: float, person_h: float) -> list[_Rect]:
-    """Take a group apart: place upright people, best fit first, until the silhouette is explained.
-
-    Args:
-        silhouette: bool (h, w), what moves, cut to the group.
-        person_w, person_h: size of one person here, in the same pixels.
-
-    Returns:
-        Boxes (left, top, right, bottom) in pixels of `silhouette`, tight around each one's part of it; empty
-        when not even one person fits.
-    """
-    zoom = TEMPLATE_H / person_h
-    tw = max(round(person_w * zoom), 5)
-    rows, cols = max(round(silhouette.shape[0] * zoom), 1), max(round(silhouette.shape[1] * zoom), 1)
-    small = cv2.resize(silhouette.astype(np.float32), (cols, rows), interpolation=cv2.INTER_AREA)
-    pad_x, pad_y = tw, TEMPLATE_H
-    # Outside counts against a person; what is explained already counts neither way: people hide others.
-    evidence = cv2.copyMakeBorder(
-        2.0 * small - 1.0, pad_y, pad_y, pad_x, pad_x, cv2.BORDER_CONSTANT, value=(-1.0, 0.0, 0.0, 0.0)
-    )
-    template = _person_template(tw, TEMPLATE_H)
-
-    def fit(others: Sequence[tuple[int, int]]) -> tuple[float, tuple[int, int]]:
-        """How well and where one more person fits beside the others."""
-        left = evidence.copy()
-        for cx, cy in others:
-            y0, x0 = max(cy - TEMPLATE_H // 2, 0), max(cx - reach, 0)
-            taken = left[y0 : cy + TEMPLATE_H // 2, x0 : cx + reach + 1]
-            np.minimum(taken, 0.0, out=taken)
-        response = cv2.filter2D(left, cv2.CV_32F, template, borderType=cv2.BORDER_CONSTANT)
-        _, best, _, (x, y) = cv2.minMaxLoc(response)
-        return best, (x, y)
-
-    def explained(people: Sequence[tuple[int, int]]) -> float:
-        """How much of the silhouette lies in these people's boxes, in people (about half a box each)."""
-        covered = np.zeros(evidence.shape, bool)
-        for cx, cy in people:
-            y0, x0 = max(cy - TEMPLATE_H // 2, 0), max(cx - tw // 2, 0)
-            covered[y0 : cy + TEMPLATE_H // 2, x0 : cx + tw // 2 + 1] = True
-        return float(np.maximum(evidence[covered], 0.0).sum()) / (0.5 * tw * TEMPLATE_H)
-
-    reach = round(0.4 * tw)
-    places: list[tuple[int, int]] = []
-    while len(places) < MOST_IN_GROUP:
-        trial = [*places, fit(places)[1]]
-        fits = [0.0] * len(trial)
-        for _ in range(2 if len(trial) > 1 else 1):  # the first may stand between two: each is placed again
-            for k in range(len(trial)):
-                fits[k], trial[k] = fit(trial[:k] + trial[k + 1 :])
-        if min(fits) < LEAST_FIT or explained(trial) < explained(places) + LEAST_GAIN:
-            break
-        places = trial
-    if not places:
-        return []
-    at = np.array(places) - (pad_x, pad_y)
-    ys, xs = np.nonzero(silhouette)
-    boxes = []
-    # Each pixel belongs to the nearest person, in units of a person's size.
-    far_x = np.abs((xs[:, None] + 0.5) * zoom - at[:, 0] - 0.5) / tw
-    far_y = np.abs((ys[:, None] + 0.5) * zoom - at[:, 1] - 0.5) / TEMPLATE_H
-    owner = (far_x**2 + 0.5 * far_y**2).argmin(1)
-    for k in range(len(at)):
-        mine = (owner == k) & (far_x[:, k] < 0.8) & (far_y[:, k] < 0.65)
-        if mine.sum() > 0.12 * person_w * person_h:
-            x, y = xs[mine], ys[mine]
-            boxes.append((int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1))
-    return boxes
-
-
-def _person_template(width: int, height: int) -> NDArray[np.float32]:
-    """Weights that sum to 1; most in the middle, to keep the best place off the gap between two people."""
-    y = (np.arange(height, dtype=np.float32) + 0.5) / height
-    x = (np.arange(width, dtype=np.float32) + 0.5 - width / 2) / width
-    sigma = np.where(y < 0.16, 0.10, np.where(y < 0.6, 0.22, 0.18))
-    weights = np.exp(-0.5 * (x[None, :] / sigma[:, None]) ** 2)
-    weights /= weights.sum(1, keepdims=True) * height
-    return weights.astype(np.float32)

@@ -181,8 +181,8 @@ def start_session(engine: str, graph: bytes, tower: Tower, threads: int | None) 
     except Exception as error:  # onnxruntime's exceptions have no common base
         said = one_line(str(error))
         raise EngineError(
-            f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {said}; upgrade onnxruntime or export the "
-            "bundle again"
+            f"{tower.file}: onnxruntime {ort.__version__} refuses the graph: {said}; upgrade onnxruntime or export it "
+            "again"
             if engine == CPU
             else f"{tower.file}: {engine} was asked for, but onnxruntime {ort.__version__} says: {said}; ask for cpu, "
             f"or {provider.way_out}"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tagclip.runtime.association import iou
-from tagclip.runtime.motion import MotionDetector, PersonScale, split_group
+from tagclip.runtime.motion import MotionDetector, PersonScale
+from tagclip.runtime.motion_groups import split_group
 from tagclip.runtime.source import Frame, Image, VideoSource
 
 STREET = Path(__file__).parents[3] / "shared" / "data" / "street.mp4"
@@ -64,7 +65,7 @@ def play(
         return noisy(image, int(time_s * 1000), gain(time_s)), boxes
 
     samples = [picture(time_s)[0] for time_s in np.linspace(0.0, seconds, 25)]
-    detector = MotionDetector(width, height, fps, samples)
+    detector = MotionDetector(width, height, samples)
     worst = []
     for index in range(int(seconds * fps)):
         image, truth = picture(index / fps)
@@ -107,7 +108,7 @@ def test_a_change_of_light_makes_no_people() -> None:
 
 def test_a_moved_camera_makes_no_crowd() -> None:
     empty = ground(320, 240)
-    detector = MotionDetector(320, 240, 10.0, [noisy(empty, seed) for seed in range(10)])
+    detector = MotionDetector(320, 240, [noisy(empty, seed) for seed in range(10)])
     other = cv2.applyColorMap(empty[::-1].copy(), cv2.COLORMAP_JET)
     for index in range(100):
         frame = Frame(index, index / 10.0, noisy(other, 100 + index))
@@ -116,13 +117,30 @@ def test_a_moved_camera_makes_no_crowd() -> None:
 
 def test_an_empty_scene_is_empty() -> None:
     empty = ground(320, 240)
-    detector = MotionDetector(320, 240, 10.0, [noisy(empty, seed) for seed in range(10)])
+    detector = MotionDetector(320, 240, [noisy(empty, seed) for seed in range(10)])
     for index in range(20):
         assert len(detector.detect(Frame(index, index / 10.0, noisy(empty, 100 + index))).scores) == 0
 
 
+def test_a_camera_that_drops_most_frames_learns_by_time() -> None:
+    """Two frames a second, whatever it announced: after 3 seconds people are found, and the light is followed."""
+    detector = MotionDetector(640, 480)
+    draw, empty = walkers(640, 480), ground(640, 480)
+    counts = []
+    for index in range(16):
+        time_s = index / 2.0
+        image = empty.copy()
+        draw(image, time_s)
+        light = 1.0 - 0.2 * min(max(time_s - 4.0, 0.0), 1.0)
+        counts.append(
+            len(detector.detect(Frame(15 * index, 100.0 + time_s, noisy(image, index, light))).scores)
+        )
+    assert counts[:6] == [0] * 6
+    assert np.mean(np.array(counts[8:]) == 3) > 0.7
+
+
 def test_without_samples_the_first_seconds_teach_the_background() -> None:
-    detector = MotionDetector(640, 480, 10.0)
+    detector = MotionDetector(640, 480)
     draw, empty = walkers(640, 480), ground(640, 480)
     counts = []
     for index in range(60):
@@ -176,7 +194,7 @@ def test_person_scale_is_a_line_that_outliers_do_not_bend() -> None:
 @pytest.mark.skipif(not STREET.is_file(), reason="the street footage is not on this machine")
 def test_street_first_frame_shows_its_three_people() -> None:
     source = VideoSource(STREET)
-    detector = MotionDetector(source.width_px, source.height_px, source.fps, source.sample(25))
+    detector = MotionDetector(source.width_px, source.height_px, source.sample(25))
     found = detector.detect(next(iter(source)))
     truth = np.array([[256, 220, 26, 90], [500, 158, 29, 73], [640, 241, 44, 82]], np.float32)
     assert len(found.scores) == 3

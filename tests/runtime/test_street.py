@@ -63,7 +63,7 @@ def test_described_people_rank_high() -> None:
     encoders = Encoders(ImageEncoder(bundle, "auto"), TextEncoder(bundle), bundle.encoder_id, "auto")
     precision = []
     for number, (text, wanted) in enumerate(DESCRIPTIONS.items()):
-        detector = MotionDetector(source.width_px, source.height_px, source.fps, samples)
+        detector = MotionDetector(source.width_px, source.height_px, samples)
         found = search_video(source, detector, text, encoders, top=99, drop_still=True)
         ranking = []
         for hit in found.hits:

@@ -235,7 +235,7 @@ def test_looks_differ_by_coat_and_survive_a_box_outside() -> None:
 def test_street_people_have_one_long_track_each() -> None:
     """Boxes read off the frames by eye: the pair (red sleeves, black coat) and the light blue jacket."""
     source = VideoSource(STREET)
-    detector = MotionDetector(source.width_px, source.height_px, source.fps, source.sample(25))
+    detector = MotionDetector(source.width_px, source.height_px, source.sample(25))
     tracker = Tracker()
     for frame in source:
         tracker.update(frame, detector.detect(frame))
