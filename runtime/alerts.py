@@ -21,6 +21,13 @@ HOUR_S = 3600.0
 # Before anybody has passed: as if so many people had, at this rate; so that the first minute's three people are no 180
 # an hour, and an empty field no licence for alarms.
 PRIOR_PEOPLE, PRIOR_PER_HOUR = 10.0, 100.0
+# What people type, to learn what the tails of queries have in common.
+TYPICAL = tuple(
+    f"a {who} in a {top} and {bottom}"
+    for who in ("man", "woman", "person")
+    for top in ("red jacket", "black coat", "white t-shirt", "blue hoodie", "green shirt", "grey sweater")
+    for bottom in ("blue jeans", "black trousers", "beige shorts with a backpack")
+)
 NEWS = 2.0  # a hit is told again when its chance of a false alarm has changed by this factor
 
 
@@ -96,6 +103,7 @@ class Alerts:
 
     Args:
         queries: at least one.
+        typical: (T, D), the vectors of TYPICAL.
         frame_px: width and height of the camera's frames.
     """
 
@@ -103,11 +111,12 @@ class Alerts:
         self,
         queries: list[StandingQuery],
         background: Background,
+        typical: NDArray[np.float32],
         promise: Promise,
         frame_px: tuple[int, int],
     ) -> None:
         self.queries, self.promise = queries, promise
-        self._judge = Judge(np.stack([query.vector for query in queries]), background)
+        self._judge = Judge(np.stack([query.vector for query in queries]), background, typical)
         self._frame_px = frame_px
         self._known_rate = background.people_per_hour
         self._people: dict[uuid.UUID, _Person] = {}

@@ -52,7 +52,7 @@ def explain(
     as_json: bool,
 ) -> None:
     """Say why HIT, the id or its beginning, is one."""
-    from tagclip.runtime.alerts import standing
+    from tagclip.runtime.alerts import TYPICAL, standing
     from tagclip.runtime.alerts_explain import draw_explanation
     from tagclip.runtime.alerts_explain import explain as explained
     from tagclip.runtime.background import read_background
@@ -71,7 +71,7 @@ def explain(
         )
     text, people = TextEncoder(opened), read_background(opened, background)
     query = standing([found.query], text, people)[0]
-    stick = Judge(query.vector[None], people).of(found.view)[0]
+    stick = Judge(query.vector[None], people, text.embed(TYPICAL)).of(found.view)[0]
     terms = parse_terms(found.query)
     vectors = text.embed([term.text for term in terms])
     track, thumbnail = None, None
@@ -120,7 +120,7 @@ def curve(
     if alarms_per_hour and alarms_per_1000:
         raise click.UsageError("--alarms-per-hour and --alarms-per-1000 promise the same thing; drop one")
 
-    from tagclip.runtime.alerts import Promise, standing
+    from tagclip.runtime.alerts import TYPICAL, Promise, standing
     from tagclip.runtime.alerts_curve import curve as measured
     from tagclip.runtime.alerts_curve import draw_curve
     from tagclip.runtime.background import read_background
@@ -131,9 +131,10 @@ def curve(
     promise = Promise(alarms_per_1000, False) if alarms_per_1000 else Promise(alarms_per_hour or 1.0)
     opened = open_bundle(bundle)
     people = read_background(opened, background)
-    standing_query = standing([query], TextEncoder(opened), people)[0]
+    text = TextEncoder(opened)
+    standing_query = standing([query], text, people)[0]
     with TrackStore(store, read_only=True) as opened_store:
-        found = measured(opened_store, standing_query, people, promise, opened.manifest.embedding_dim, top)
+        found = measured(opened_store, standing_query, people, text.embed(TYPICAL), promise, top)
     if out is not None:
         _write(out, draw_curve(found))
     click.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else _curve(found))

@@ -94,25 +94,30 @@ class Curve:
 
 
 def curve(
-    store: TrackStore, query: StandingQuery, background: Background, promise: Promise, dim: int, top: int
+    store: TrackStore,
+    query: StandingQuery,
+    background: Background,
+    typical: np.ndarray,
+    promise: Promise,
+    top: int,
 ) -> Curve:
     """Measure a query on a store.
 
     Args:
-        dim: of the bundle's vectors.
+        typical: as of `Alerts`.
         top: how many people to show.
 
     Raises:
         StoreEncoderError, StoreError: as `StoreIndex`.
         BackgroundError: the background has nobody of a view that the store has.
     """
-    index = StoreIndex(store, background.encoder_id, dim)
+    index = StoreIndex(store, background.encoder_id, len(query.vector))
     ranked = index.search(query.vector, max(20 * top, 200), index.allowed(Where()))
     keys = [key for key, _ in ranked]
     tracks, pictures = store.get(keys), store.thumbnails(keys)
     shown = [key for key in keys if key in tracks and key in pictures]
     sticks = {
-        view: yardsticks(query.vector[None], background.of(view))[0]
+        view: yardsticks(query.vector[None], background.of(view), typical)[0]
         for view in sorted({tracks[key].view for key in shown})
     }
     rate = _rate(store, background)

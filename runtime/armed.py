@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagclip.runtime.alerts import Alerts, Promise, standing
+from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, standing
 from tagclip.runtime.background import read_background
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.engines import Engines
@@ -55,9 +55,9 @@ class Armed(AbstractContextManager["Armed"]):
     ) -> None:
         self._promise, self._health, self._show, self._as_json = orders.promise, health, show, as_json
         self._background = read_background(engines.bundle, orders.background)
-        self._queries = standing(
-            list(orders.queries), TextEncoder(engines.bundle, engine=engines), self._background
-        )
+        text = TextEncoder(engines.bundle, engine=engines)
+        self._queries = standing(list(orders.queries), text, self._background)
+        self._typical = text.embed(TYPICAL)
         self._log = HitLog(orders.hits)
         if self._log.cut_bytes:
             log.warning("%s ended in half a hit, %d bytes were cut off", orders.hits, self._log.cut_bytes)
@@ -66,7 +66,7 @@ class Armed(AbstractContextManager["Armed"]):
 
     def alerts(self, frame_px: tuple[int, int]) -> Alerts:
         """For a camera with frames of width and height `frame_px`."""
-        return Alerts(self._queries, self._background, self._promise, frame_px)
+        return Alerts(self._queries, self._background, self._typical, self._promise, frame_px)
 
     def tell(self, hit: Hit, jpeg: bytes) -> None:
         """A hit, or the newer revision of one. A file that cannot be written to is said, and does not end the run."""

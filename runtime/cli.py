@@ -27,6 +27,7 @@ COMMANDS = {
     "search": "tagclip.runtime.search_cli:search",
     "run": "tagclip.runtime.run_cli:run",
     "alerts": "tagclip.runtime.alerts_cli:alerts",
+    "bench": "tagclip.runtime.bench_cli:bench",
     "detector": "tagclip.runtime.detector_cli:detector",
     "store": "tagclip.runtime.store_cli:store",
     "doctor": "tagclip.runtime.doctor_cli:doctor",

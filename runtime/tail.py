@@ -1,7 +1,9 @@
 """How likely is it that somebody who is not meant scores as high? The upper tail of a query's background scores.
 
 Up to a high quantile the background itself is counted; above it, where few of it are left, stands a generalised Pareto
-distribution (Pickands 1975: the excesses over a high threshold of nearly every distribution tend to it).
+distribution (Pickands 1975: the excesses over a high threshold of nearly every distribution tend to it). Its scale is
+known from few excesses only, so chances are those that are predicted when the scale may be another: somewhat higher,
+the more so the smaller the background.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-TAIL_SHARE = 0.05  # of the background, that the tail is fitted to
+TAIL_SHARE = 0.03  # of the background, that the tail is fitted to
+FAR_OUT = 1 / 30  # of the tail: where a pooled shape is right, so at one of 1,000 people
 SHAPES = (-0.4, 0.4)  # a shape outside of them is chance: cosines are bounded, but not close above the tail
 LEAST_P = 0.02  # of 1/N: nobody knows how the tail goes on further out
 
@@ -27,6 +30,9 @@ class Tail:
         start: score at which the tail begins.
         share: of the background that scores higher than `start`.
         scale, shape: sigma and xi of the generalised Pareto distribution of the excesses over `start`.
+
+    With z = log(1 + xi y / sigma) / xi, which is exponential, and n excesses, y is exceeded with chance
+    share * (1 + z / n) ^ -n.
     """
 
     scores: Floats
@@ -40,7 +46,10 @@ class Tail:
         scores = np.asarray(scores, np.float64)
         count = len(self.scores)
         counted = 1.0 - np.searchsorted(self.scores, scores, side="left") / count
-        beyond = self.share * _survival(np.maximum(scores - self.start, 0.0) / self.scale, self.shape)
+        excess = np.maximum(scores - self.start, 0.0) / self.scale
+        n = self.share * count
+        with np.errstate(over="ignore"):
+            beyond = self.share * (1.0 - np.log(_survival(excess, self.shape)) / n) ** -n
         found: Floats = np.where(scores > self.start, beyond, np.maximum(counted, self.share))
         return np.clip(found, LEAST_P / count, 1.0)
 
@@ -48,28 +57,59 @@ class Tail:
         """The score that is reached with chance `p`, 0..1: the inverse of `p_values`."""
         if p >= self.share:
             return float(np.quantile(self.scores, 1.0 - min(p, 1.0)))
-        log_ratio = np.log(self.share / max(p, LEAST_P / len(self.scores)))
+        n = self.share * len(self.scores)
+        z = n * ((self.share / max(p, LEAST_P / len(self.scores))) ** (1.0 / n) - 1.0)
         if abs(self.shape) < 1e-6:
-            return self.start + self.scale * float(log_ratio)
-        return self.start + self.scale * float(np.expm1(self.shape * log_ratio)) / self.shape
+            return self.start + self.scale * z
+        return self.start + self.scale * float(np.expm1(self.shape * z)) / self.shape
 
 
 def fit_tail(scores: Floats, shape: float | None = None) -> Tail:
     """Fit the tail of background scores (N,), N at least 20.
 
     Args:
-        shape: xi, where it is known better than these scores tell it: of a pool of queries. None fits it, too.
+        shape: xi, where it is known better than these scores tell it, see `pooled_shape`. None fits it, too.
     """
     ordered = np.sort(np.asarray(scores, np.float64))
     count = len(ordered)
-    tail = max(10, round(TAIL_SHARE * count))
-    start = float((ordered[count - tail - 1] + ordered[count - tail]) / 2)
-    excesses = ordered[count - tail :] - start
+    start, excesses = _excesses(ordered)
+    tail = len(excesses)
     if shape is None:
         shape = shape_of(excesses)
     # With the shape given, the mean excess, sigma / (1 - xi), gives the scale.
     scale = max(float(excesses.mean()) * (1.0 - shape), 1e-9)
     return Tail(ordered, start, tail / count, scale, shape)
+
+
+def pooled_shape(scores: Floats) -> float:
+    """xi that many queries have in common, from their scores (Q, N) of the same background.
+
+    One query's own few excesses tell little of it, and moments tell what is near the threshold. So each query's
+    excesses are divided by their mean, put together, and xi is what reaches the pool's quantile at FAR_OUT.
+    """
+    pool = []
+    for row in np.asarray(scores, np.float64):
+        _, excesses = _excesses(np.sort(row))
+        if (mean := float(excesses.mean())) > 0:
+            pool.append(excesses / mean)
+    if not pool:
+        return 0.0
+    far = float(np.quantile(np.concatenate(pool), 1 - FAR_OUT))
+    low, high = SHAPES
+    for _ in range(40):  # the chance to exceed `far` grows with xi
+        middle = (low + high) / 2
+        if float(_survival(np.array(far / (1 - middle)), middle)) < FAR_OUT:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _excesses(ordered: Floats) -> tuple[float, Floats]:
+    """The start of the tail of rising scores, and how much the scores of the tail exceed it, rising."""
+    tail = max(10, round(TAIL_SHARE * len(ordered)))
+    start = float(ordered[-tail - 1 : -tail + 1].mean())
+    return start, ordered[-tail:] - start
 
 
 def shape_of(excesses: Floats) -> float:
@@ -89,8 +129,8 @@ def shape_of(excesses: Floats) -> float:
 def _survival(excess: Floats, shape: float) -> Floats:
     """1 - F of the generalised Pareto distribution with scale 1."""
     if abs(shape) < 1e-6:
-        return np.exp(-excess)
+        return np.maximum(np.exp(-excess), 1e-300)
     inside = np.maximum(1.0 + shape * excess, 0.0)
     with np.errstate(divide="ignore"):
         found: Floats = np.where(inside > 0, inside ** (-1.0 / shape), 0.0)
-    return found
+    return np.maximum(found, 1e-300)

@@ -17,6 +17,7 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             "ablation",
+            "alerts",
             "card/card",
             "model",
             "data",
@@ -70,6 +71,9 @@ def test_links_lead_somewhere(page: str) -> None:
             assert ((ROOT / page).parent / target).exists(), target
 
 
+GROUPS = ("synth", "data", "bundle", "store", "alerts", "detector")
+
+
 def commands() -> list[list[str]]:
     """Every `tagclip COMMAND [SUBCOMMAND]` and its options that an indented line of the README or docs shows."""
     found = []
@@ -82,7 +86,7 @@ def commands() -> list[list[str]]:
                     .replace("]", "")
                     .split()
                 )
-                name = words[1:3] if words[1] in ("synth", "data", "bundle", "store") else words[1:2]
+                name = words[1:3] if words[1] in GROUPS else words[1:2]
                 found.append([*name, *(word for word in words if word.startswith("--"))])
     return found
 

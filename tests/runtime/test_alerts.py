@@ -38,6 +38,9 @@ def crowd(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return unit(people + rng.normal(0, 0.8, people.shape)), unit(people + rng.normal(0, 0.3, people.shape))
 
 
+TYPICAL = unit(np.random.default_rng(11).normal(size=(48, DIM)))
+
+
 def background(count: int = 4000) -> Background:
     return Background("e", "a crowd", {"ground": People(*crowd(0, count))})
 
@@ -68,13 +71,13 @@ def test_a_promise_as_a_chance() -> None:
 
 
 def test_the_rate_of_people_is_learnt() -> None:
-    alerts = Alerts(queries(1), background(200), Promise(1.0), SIZE)
+    alerts = Alerts(queries(1), background(200), TYPICAL, Promise(1.0), SIZE)
     assert alerts.people_per_hour == PRIOR_PER_HOUR
     nobody = unit(np.ones(DIM))
     for k in range(3000):  # 600 an hour, for five hours
         alerts.judge(track(nobody, 6.0 * k, 6.0 * k + 2), 1, last=False)
     assert alerts.people_per_hour == pytest.approx(600, rel=0.02)
-    known = Alerts(queries(1), replace(background(200), people_per_hour=20.0), Promise(1.0), SIZE)
+    known = Alerts(queries(1), replace(background(200), people_per_hour=20.0), TYPICAL, Promise(1.0), SIZE)
     assert known.people_per_hour == 20.0
 
 
@@ -82,7 +85,7 @@ def test_the_promise_is_kept_among_people_that_calibration_never_saw() -> None:
     """5,000 others, each judged by one picture and again by many: 50 queries, 10 false alarms in 1,000 promised."""
     one, many = crowd(1, 5000)
     asked = queries(50)
-    alerts = Alerts(asked, background(), Promise(10.0, per_hour=False), SIZE)
+    alerts = Alerts(asked, background(), TYPICAL, Promise(10.0, per_hour=False), SIZE)
     people: dict[str, set[uuid.UUID]] = {query.id: set() for query in asked}
     for first, later in zip(one, many, strict=True):
         person = track(first)
@@ -98,7 +101,7 @@ def test_the_promise_is_kept_among_people_that_calibration_never_saw() -> None:
 
 def test_one_hit_a_person_and_query_which_is_updated() -> None:
     asked = queries(2)
-    alerts = Alerts(asked, background(), Promise(10.0, per_hour=False), SIZE)
+    alerts = Alerts(asked, background(), TYPICAL, Promise(10.0, per_hour=False), SIZE)
     target = asked[1].vector
     other = unit(np.roll(target, 5))
     vague = unit(target + 1.3 * other)

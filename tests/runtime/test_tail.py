@@ -7,7 +7,7 @@ import pytest
 
 from tagclip.runtime.background import Background, People
 from tagclip.runtime.judge import MANY_CROPS, Judge, yardstick
-from tagclip.runtime.tail import SHAPES, TAIL_SHARE, fit_tail, shape_of
+from tagclip.runtime.tail import SHAPES, TAIL_SHARE, fit_tail, pooled_shape, shape_of
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -24,7 +24,10 @@ def test_chances_are_those_of_scipy(shape: float) -> None:
     scores = np.random.default_rng(0).normal(0, 0.1, 10_000)
     tail = fit_tail(scores, shape)
     at = np.linspace(tail.start + 1e-6, tail.start + 0.15, 50)
-    wanted = tail.share * scipy_stats.genpareto.sf(at - tail.start, shape, scale=tail.scale)
+    # Of an exponential distribution whose rate is known from n values, the next exceeds z with chance (1 + z / n)^-n.
+    n = tail.share * 10_000
+    z = -scipy_stats.genpareto.logsf(at - tail.start, shape, scale=tail.scale)
+    wanted = tail.share * (1 + z / n) ** -n
     assert tail.p_values(at) == pytest.approx(np.maximum(wanted, 0.02 / 10_000), rel=1e-9)
 
 
@@ -40,10 +43,21 @@ def test_chances_are_those_of_scipy(shape: float) -> None:
 def test_the_promise_is_kept_where_few_are_left(draw: object, quantile: object) -> None:
     """Of 4,000 people the score that 1 in 1,000 exceeds: its true chance is within a factor of 2, in 9 of 10 draws."""
     kept = 0
-    for seed in range(40):
-        tail = fit_tail(draw(np.random.default_rng(seed), 4000))  # type: ignore[operator]
+    draws = np.stack([draw(np.random.default_rng(seed), 4000) for seed in range(40)])  # type: ignore[operator]
+    for scores in draws:
+        tail = fit_tail(scores, pooled_shape(draws))
         kept += quantile(2e-3) <= tail.score_at(1e-3) <= quantile(0.5e-3)  # type: ignore[operator]
     assert kept >= 36
+
+
+@pytest.mark.parametrize("shape", [-0.3, -0.1, 0.1])
+def test_a_pool_of_queries_tells_the_shape(shape: float) -> None:
+    """40 queries with other scales each; their tails are generalised Pareto, so the shape is right everywhere."""
+    rng = np.random.default_rng(2)
+    scores = rng.uniform(0.02, 0.2, (40, 1)) * scipy_stats.genpareto.rvs(
+        shape, size=(40, 3000), random_state=3
+    )
+    assert pooled_shape(scores) == pytest.approx(shape, abs=0.06)
 
 
 def test_the_score_of_a_chance_is_the_inverse() -> None:
@@ -84,11 +98,12 @@ def test_a_judge_goes_by_view_and_number_of_pictures() -> None:
     queries = rows[0, :3]
     person = queries[1]
     for view, few, several in (("aerial", 0, 1), ("ground", 2, 3)):
+        shapes = tuple(pooled_shape((queries @ rows[k].T).astype(np.float64)) for k in (few, several))
         sticks = [
-            yardstick((rows[few] @ q).astype(np.float64), (rows[several] @ q).astype(np.float64))
+            yardstick((rows[few] @ q).astype(np.float64), (rows[several] @ q).astype(np.float64), shapes)
             for q in queries
         ]
-        judge = Judge(queries, background)
+        judge = Judge(queries, background, queries)
         for crops, many in ((1, False), (MANY_CROPS - 1, False), (MANY_CROPS, True)):
             scores, chances = judge.judge(view, person, crops)
             assert scores == pytest.approx(queries @ person, abs=1e-6)

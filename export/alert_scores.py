@@ -1,0 +1,301 @@
+"""Do alerts keep their promise? On people that the calibration never saw, query by query, view by view, group by group.
+
+    tagclip synth crops data/others --identities 3000 --seed 10
+    python -m tagclip.export.alert_scores promise data/others
+    tagclip synth scene hover.mp4 --people 20 --seconds 100 --altitude 8 --pitch 35 --size 640x480 --hover --seed 101
+    python -m tagclip.export.alert_scores scenes hover.mp4
+
+A false alarm is anybody but the one person whom the query was written of, look-alikes included.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from tagclip.calibration.collect import ANNOTATIONS, of_folder
+from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, standing
+from tagclip.runtime.association import iou
+from tagclip.runtime.background import Background, People, read_background
+from tagclip.runtime.boxes import Detections
+from tagclip.runtime.bundle import open_bundle
+from tagclip.runtime.cli import run
+from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
+from tagclip.runtime.health import Health
+from tagclip.runtime.hit import Hit
+from tagclip.runtime.judge import Yardstick, yardsticks
+from tagclip.runtime.source import Frame, VideoSource
+from tagclip.runtime.store import TrackStore
+from tagclip.runtime.terminal import aligned
+from tagclip.runtime.views import VIEWS
+from tagclip.runtime.watch import Camera, Watcher
+from tagclip.train.datasets.layout import find_layouts, read_rows
+from tagclip.train.progress import Tick, bar
+from tagclip.train.track_scores import Finder, simulated
+
+QUERIES = 200
+RATES = (10.0, 3.0, 1.0)  # false alarms in 1,000 people
+RECALL_AT = 1e-3
+SAME_IOU = 0.4
+SKIN = (
+    (0.35, "dark"),
+    (0.6, "medium"),
+    (9.0, "light"),
+)  # relative luminance of the drawn colour, below which
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person of an annotated folder, from one view, as the background's rows are ordered."""
+
+    identity: int
+    row: dict[str, Any]
+
+
+def people_of(folder: Path) -> dict[str, list[Person]]:
+    """By view, in the order of `of_folder`'s rows; of each the first picture's annotation."""
+    found: dict[str, dict[int, Person]] = {view: {} for view in VIEWS}
+    for name in ANNOTATIONS:
+        path = folder / name
+        for row in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+            found[VIEWS[row["cam_id"]]].setdefault(row["id"], Person(row["id"], row))
+    return {view: list(people.values()) for view, people in found.items()}
+
+
+def queries_of(folder: Path) -> list[tuple[int, str]]:
+    """(identity, caption) of up to QUERIES people, one each, of the splits whose captions say nearly all."""
+    found: dict[int, str] = {}
+    for layout in find_layouts(folder, None):
+        for split in ("test", "val"):
+            for _, row in read_rows(layout, split):
+                found.setdefault(row["id"], row["captions"][0])
+    return list(found.items())[:QUERIES]
+
+
+def promise(
+    people: dict[str, list[Person]],
+    own: Background,
+    asked: list[tuple[int, str]],
+    vectors: NDArray[np.float32],
+    sticks: dict[str, list[Yardstick]],
+) -> list[dict[str, Any]]:
+    """For each view and rate: what was promised, what came, and in how many queries within a factor of 2.
+
+    Args:
+        people: by view, in the order of the rows of `own`, their vectors.
+        asked: identity and caption of each query; `vectors` (Q, D) are the captions'.
+        sticks: by view, one of each query.
+    """
+    rng = np.random.default_rng(0)
+    table = []
+    for view in VIEWS:
+        chances = _chances(sticks[view], vectors, own.of(view))
+        meant = np.array([[person.identity == who for person in people[view]] for who, _ in asked])
+        for rate in RATES:
+            counts = ((chances <= rate / 1000) & ~meant).sum(1)
+            expected = rate / 1000 * (~meant).sum(1)
+            ratio = counts / expected
+            luck = rng.poisson(expected, (2000, len(expected))) / expected
+            within = (ratio >= 0.5) & (ratio <= 2)
+            table.append(
+                {
+                    "view": view,
+                    "promised": rate,
+                    "came": round(1000 * float(counts.sum() / (~meant).sum()), 3),
+                    "within_2": round(100 * float(within.mean()), 1),
+                    "over_2": round(100 * float((ratio > 2).mean()), 1),
+                    "within_2_by_chance": round(100 * float(((luck >= 0.5) & (luck <= 2)).mean()), 1),
+                    "recall": round(100 * float((chances <= rate / 1000)[meant].mean()), 1),
+                }
+            )
+    return table
+
+
+def groups(
+    people: dict[str, list[Person]],
+    own: Background,
+    asked: list[tuple[int, str]],
+    vectors: NDArray[np.float32],
+    sticks: dict[str, list[Yardstick]],
+) -> list[dict[str, Any]]:
+    """Recall and false alarms at RECALL_AT by what is known of the people who were drawn; arguments of `promise`."""
+    hits: dict[tuple[str, str], list[bool]] = defaultdict(list)
+    alarms: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for view in VIEWS:
+        chances = _chances(sticks[view], vectors, own.of(view))
+        for k, person in enumerate(people[view]):
+            others = np.array([who != person.identity for who, _ in asked])
+            for group in _groups(view, person):
+                alarms[group].append(1000 * float((chances[others, k] <= RECALL_AT).mean()))
+                hits[group] += (chances[~others, k] <= RECALL_AT).tolist()
+    return [
+        {
+            "group": kind,
+            "value": value,
+            "people": len(alarms[kind, value]),
+            "asked": len(hits[kind, value]),
+            "recall": round(100 * float(np.mean(hits[kind, value])), 1) if hits[kind, value] else None,
+            "false_alarms": round(float(np.mean(alarms[kind, value])), 2),
+        }
+        for kind, value in sorted(alarms)
+    ]
+
+
+def _chances(sticks: list[Yardstick], vectors: NDArray[np.float32], own: People) -> Floats:
+    """(Q, N): of each query and person the least chance of a false alarm of two looks: one picture, and several."""
+    one, many = (vectors @ own.one.T).astype(np.float64), (vectors @ own.many.T).astype(np.float64)
+    return np.stack(
+        [
+            np.minimum(stick.p_values(first, False), stick.p_values(later, True))
+            for stick, first, later in zip(sticks, one, many, strict=True)
+        ]
+    )
+
+
+def _groups(view: str, person: Person) -> list[tuple[str, str]]:
+    attributes = person.row["attributes"]
+    elevation = person.row["elevation_deg"]
+    light = float(np.array(attributes["skin_rgb"]) @ (0.2126, 0.7152, 0.0722)) / 255
+    return [
+        ("view", view),
+        (
+            "elevation",
+            f"{20 * int(min(elevation, 89) // 20):02d} to {20 * int(min(elevation, 89) // 20) + 20}",
+        ),
+        ("skin", next(name for limit, name in SKIN if light < limit)),
+        ("build", str(attributes["build"])),
+        ("age", str(attributes["age"])),
+    ]
+
+
+def scene(video: Path, background: Background, rate: float, view: str, tick: Tick) -> dict[str, Any]:
+    """Play a rendered scene with one query a person; boxes are the truth's, made worse (`track_scores.simulated`).
+
+    Returns:
+        people: in view for two seconds, 24 pixels or taller; recall: percent of them whom their own query found;
+        false_alarms: of a query, among 1,000 tracks.
+    """
+    truth = json.loads(video.with_suffix(".json").read_text())
+    bundle = open_bundle(None)
+    source = VideoSource(video)
+    size_px = (source.width_px, source.height_px)
+    wanted = [(person["id"], person["captions"][0]) for person in truth["people"]]
+    text = TextEncoder(bundle)
+    ready = standing([caption for _, caption in wanted], text, background)
+    alerts = Alerts(ready, background, text.embed(TYPICAL), Promise(rate, per_hour=False), size_px)
+    found: dict[str, Hit] = {}
+    encoders = {name: ImageEncoder(bundle, name) for name in (*VIEWS, AUTO)}
+    health = Health(camera="scene", detector="simulated", provider="cpu", encoder_id=bundle.encoder_id)
+    with tempfile.TemporaryDirectory() as place, TrackStore(Path(place) / "s.db") as store:
+        watcher = Watcher(
+            Camera("scene", view, 0.0, size_px), _Simulated(simulated(truth, 0)), lambda name: encoders[name],
+            bundle.encoder_id, store, False, health, alerts, lambda hit, jpeg: found.update({str(hit.id): hit}),
+        )  # fmt: skip
+        for frame in source:
+            watcher.see(frame)
+            tick(video.name, frame.index + 1, source.frame_count, "")
+        watcher.end()
+        tracks = len(store)
+    boxes = {frame["frame"]: frame["people"] for frame in truth["frames"]}
+    seen: dict[int, int] = defaultdict(int)
+    for people in boxes.values():
+        for person in people:
+            seen[person["id"]] += person["box_xywh_px"][3] >= 24 and person["visible"] >= 0.5
+    asked = {who for who, count in seen.items() if count >= 2 * truth["fps"]}
+    right, wrong = set(), 0
+    for hit in found.values():
+        who = _who(hit, boxes.get(hit.frame, []))
+        meant = wanted[int(hit.query_id[1:]) - 1][0]
+        right |= {who} & {meant}
+        wrong += who != meant
+    return {
+        "scene": video.name,
+        "people": len(asked),
+        "recall": round(100 * len(right & asked) / max(len(asked), 1), 1),
+        "tracks": tracks,
+        "wrong": wrong,
+        "false_alarms": round(1000 * wrong / max(tracks * len(wanted), 1), 2),
+    }
+
+
+@dataclass(frozen=True)
+class _Simulated:
+    finder: Finder
+
+    def detect(self, frame: Frame) -> Detections:
+        return self.finder(frame)
+
+
+def _who(hit: Hit, people: list[dict[str, Any]]) -> int | None:
+    """Whose box the hit's is."""
+    if not people:
+        return None
+    own = np.array([hit.box_xywh_px], np.float32)
+    overlap = iou(own, np.array([person["box_xywh_px"] for person in people], np.float32))[0]
+    return int(people[int(overlap.argmax())]["id"]) if overlap.max() >= SAME_IOU else None
+
+
+def _shown(rows: list[dict[str, Any]]) -> str:
+    table = [tuple(rows[0])] + [tuple("-" if v is None else str(v) for v in row.values()) for row in rows]
+    return aligned([tuple(name.replace("_", " ") for name in table[0]), *table[1:]], {0, 1})
+
+
+@click.group()
+def main() -> None:
+    """Measure alerts."""
+
+
+@main.command("promise")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path))
+@click.option("--background", type=click.Path(path_type=Path), help="Default: the bundle's own.")
+@click.option("--json", "as_json", is_flag=True)
+def promise_command(folder: Path, bundle: Path | None, background: Path | None, as_json: bool) -> None:
+    """On the people of the annotated FOLDER, whom neither training nor calibration saw."""
+    opened = open_bundle(bundle)
+    stick_of = read_background(opened, background)
+    with bar() as tick:
+        encoders = {name: ImageEncoder(opened, name) for name in (*VIEWS, AUTO)}
+        own = of_folder(
+            folder, lambda name: encoders[name], opened.encoder_id, lambda a, b: tick("embed", a, b, "")
+        )
+    asked = queries_of(folder)
+    encoder = TextEncoder(opened)
+    vectors = np.stack([query.vector for query in standing([text for _, text in asked], encoder, stick_of)])
+    sticks = {view: yardsticks(vectors, stick_of.of(view), encoder.embed(TYPICAL)) for view in VIEWS}
+    people = people_of(folder)
+    told = {
+        "promise": promise(people, own, asked, vectors, sticks),
+        "groups": groups(people, own, asked, vectors, sticks),
+    }
+    click.echo(json.dumps(told) if as_json else "\n\n".join(_shown(rows) for rows in told.values()))
+
+
+@main.command("scenes")
+@click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--background", type=click.Path(path_type=Path), help="Default: the bundle's own.")
+@click.option("--view", type=click.Choice(["aerial", "ground", "auto"]), default="aerial", show_default=True)
+@click.option("--rate", type=float, default=1.0, show_default=True, help="False alarms in 1,000 people.")
+@click.option("--json", "as_json", is_flag=True)
+def scenes_command(
+    videos: tuple[Path, ...], background: Path | None, view: str, rate: float, as_json: bool
+) -> None:
+    """On rendered VIDEOS of `tagclip synth scene`."""
+    stick_of = read_background(open_bundle(None), background)
+    with bar() as tick:
+        rows = [scene(video, stick_of, rate, view, tick) for video in videos]
+    click.echo(json.dumps(rows) if as_json else _shown(rows))
+
+
+if __name__ == "__main__":
+    run(main, "python -m tagclip.export.alert_scores")

@@ -1,0 +1,86 @@
+"""The measuring of alerts: numbers that can be counted by hand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from tagclip.export.alert_scores import Person, groups, people_of, promise, queries_of
+from tagclip.runtime.background import Background, People
+from tagclip.runtime.judge import yardsticks
+
+DIM = 24
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def crowd(seed: int, count: int) -> People:
+    rng = np.random.default_rng(seed)
+    base = rng.normal(size=(count, DIM))
+    return People(unit(base + rng.normal(0, 0.5, base.shape)), unit(base + rng.normal(0, 0.1, base.shape)))
+
+
+def row(who: int) -> dict:
+    return {
+        "elevation_deg": 5.0 if who % 2 else 47.0,
+        "attributes": {
+            "skin_rgb": [40, 30, 20] if who % 3 else [230, 200, 190],
+            "build": "slim",
+            "age": "adult",
+        },
+    }
+
+
+@pytest.fixture
+def crowded() -> tuple:
+    """2,000 people from each view, the first 40 of them asked for by their own vectors."""
+    own = Background("e", "", {"aerial": crowd(1, 2000), "ground": crowd(2, 2000)})
+    yardstick_of = Background("e", "", {"aerial": crowd(3, 3000), "ground": crowd(4, 3000)})
+    people = {view: [Person(k, row(k)) for k in range(2000)] for view in own.views}
+    asked = [(k, f"person {k}") for k in range(40)]
+    vectors = own.views["aerial"].many[:40]
+    typical = unit(np.random.default_rng(5).normal(size=(48, DIM)))
+    sticks = {view: yardsticks(vectors, yardstick_of.of(view), typical) for view in own.views}
+    return people, own, asked, vectors, sticks
+
+
+def test_promises_are_counted(crowded: tuple) -> None:
+    table = promise(*crowded)
+    assert [(line["view"], line["promised"]) for line in table] == [
+        (view, rate) for view in ("aerial", "ground") for rate in (10.0, 3.0, 1.0)
+    ]
+    for line in table:  # both crowds are drawn alike: what was promised comes
+        assert line["came"] == pytest.approx(line["promised"], rel=0.4)
+        assert line["within_2_by_chance"] >= line["within_2"] - 15
+        # The queries are the people's own vectors from the air; from the ground nobody is meant by them.
+        assert line["recall"] == (100.0 if line["view"] == "aerial" else pytest.approx(0, abs=8))
+
+
+def test_groups_are_told_apart(crowded: tuple) -> None:
+    found = {(line["group"], line["value"]): line for line in groups(*crowded)}
+    assert found["view", "aerial"]["recall"] == 100 and found["view", "aerial"]["asked"] == 40
+    assert found["skin", "light"]["people"] == 2 * len(range(0, 2000, 3))
+    assert found["elevation", "40 to 60"]["people"] == found["elevation", "00 to 20"]["people"] == 2000
+    assert found["build", "slim"]["false_alarms"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_a_folder_is_read(tmp_path: Path) -> None:
+    for split, who in (("train", 1), ("val", 2), ("test", 3)):
+        rows = [
+            {"file_path": f"{who}_{cam}.jpg", "id": who, "cam_id": cam, "captions": [f"{split} {cam}"]}
+            | row(who)
+            for cam in (0, 1)
+        ]
+        (tmp_path / f"{split}_reid.json").write_text(json.dumps(rows))
+    assert {view: [p.identity for p in people] for view, people in people_of(tmp_path).items()} == {
+        "aerial": [1, 2, 3],
+        "ground": [1, 2, 3],
+    }
+    assert queries_of(tmp_path) == [(3, "test 0"), (2, "val 0")]
