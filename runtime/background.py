@@ -1,8 +1,8 @@
 """The yardstick of alerts: how people look who are nobody's target, as vectors of the bundle's encoders, view by view.
 
-`background.npz`: `{view}_one` and `{view}_many`, int8 (N, D): row k of both is the same person, seen in one picture and
-as the mean of several; only the direction of a row counts. A site's own file also holds `encoder_id`, and how many
-people an hour passed there.
+`background.npz`, in the bundle, beside the one that ships, or of a site: `{view}_one` and `{view}_many`, int8 (N, D): row
+k of both is the same person, seen in one picture and as the mean of several; only the direction of a row counts. Also
+`encoder_id`, `source`, and how many people an hour passed there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.runtime.bundle import Bundle
+from tagclip.runtime.bundle import Bundle, shipped_bundle_path
 from tagclip.runtime.errors import BackgroundError
 from tagclip.runtime.files import write_atomic
 
@@ -144,19 +144,23 @@ def _rows(codes: NDArray[np.generic]) -> Floats:
 
 
 def read_background(bundle: Bundle, path: Path | None) -> Background:
-    """The background of a site's file, or the bundle's own.
+    """The background of a site's file; without one the bundle's own, or the one that ships, if its encoder is the same.
 
     Raises:
         BackgroundError: there is none, it is damaged, or another encoder made it.
         BundleIntegrityError: the bundle was changed meanwhile.
     """
+    if path is None and bundle.has(BACKGROUND):
+        return _of(bundle, unpack(bundle.read_file(BACKGROUND), f"{bundle.path / BACKGROUND}"), BACKGROUND)
     if path is None:
-        if not bundle.has(BACKGROUND):
+        shipped = shipped_bundle_path().parent / BACKGROUND
+        found = unpack(shipped.read_bytes(), str(shipped)) if shipped.is_file() else None
+        if found is None or found.encoder_id != bundle.encoder_id:
             raise BackgroundError(
                 f"{bundle.path} has no {BACKGROUND}, so scores have no meaning in it; make one: `tagclip calibrate "
                 "BUNDLE --background VIDEO`, and name it with --background"
             )
-        return unpack(bundle.read_file(BACKGROUND), f"{bundle.path / BACKGROUND}")
+        return found
     try:
         if path.stat().st_size > MOST_BYTES:
             raise BackgroundError(f"{path}: over {MOST_BYTES >> 20} MiB; make it of fewer people")
@@ -165,10 +169,13 @@ def read_background(bundle: Bundle, path: Path | None) -> Background:
         raise BackgroundError(
             f"cannot read {path}: {error.strerror}; `tagclip calibrate` makes one"
         ) from error
-    found = unpack(data, str(path))
+    return _of(bundle, unpack(data, str(path)), str(path))
+
+
+def _of(bundle: Bundle, found: Background, name: str) -> Background:
     if found.encoder_id != bundle.encoder_id:
         raise BackgroundError(
-            f"{path} was made by encoder {found.encoder_id}, the bundle's is {bundle.encoder_id}; make it again with "
+            f"{name} was made by encoder {found.encoder_id}, the bundle's is {bundle.encoder_id}; make it again with "
             "`tagclip calibrate`"
         )
     return found

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.background import Background, People
-from tagclip.runtime.tail import Tail, fit_tail, pooled_shape
+from tagclip.runtime.tail import Tail, each_p_value, fit_tail, pooled_shape
 
 MANY_CROPS = 3  # from so many pictures on, a person is measured by those who were seen in several
 LOOKS_AT = 0.02  # chance at which is counted how much two looks at the same people add
@@ -34,21 +34,16 @@ class Yardstick:
     looks: float
     fade: float
 
-    def _both(self, p: Floats) -> Floats:
-        """The chance of either look, of which each has the chance `p`."""
-        shared = (2.0 - self.looks) * (np.clip(p, LEAST_P, LOOKS_AT) / LOOKS_AT) ** self.fade
-        return np.minimum(p * (2.0 - shared), 1.0)
-
     def p_values(self, scores: Floats, many: bool) -> Floats:
         """The chance, 0..1, that somebody who is not meant scores so high at any look."""
         tail = self.many if many else self.one
-        return self._both(tail.p_values(scores))
+        return _either(tail.p_values(scores), self.looks, self.fade)
 
     def score_at(self, p: float, many: bool) -> float:
         """The inverse of `p_values`."""
         one_look = p / self.looks
         for _ in range(6):  # p_values' factor changes slowly: each round is nearer by 1 : fade
-            one_look *= p / float(self._both(np.array(one_look)))
+            one_look *= p / float(_either(np.array(one_look), self.looks, self.fade))
         return (self.many if many else self.one).score_at(one_look)
 
 
@@ -83,10 +78,17 @@ class Judge:
             BackgroundError: as `of`.
         """
         scores = (self._vectors @ np.asarray(vector, np.float32)).astype(np.float64)
-        sticks, many = self.of(view), crops >= MANY_CROPS
-        return scores, np.array(
-            [float(stick.p_values(score, many)) for stick, score in zip(sticks, scores, strict=True)]
-        )
+        sticks = self.of(view)
+        tails = [stick.many if crops >= MANY_CROPS else stick.one for stick in sticks]
+        looks, fade = np.array([(stick.looks, stick.fade) for stick in sticks]).T
+        return scores, _either(each_p_value(tails, scores), looks, fade)
+
+
+def _either(p: Floats, looks: float | Floats, fade: float | Floats) -> Floats:
+    """The chance that either look is a false alarm, of which each is one with chance `p`; see `Yardstick`."""
+    shared = (2.0 - looks) * (np.clip(p, LEAST_P, LOOKS_AT) / LOOKS_AT) ** fade
+    found: Floats = np.minimum(p * (2.0 - shared), 1.0)
+    return found
 
 
 def yardsticks(vectors: NDArray[np.float32], people: People, typical: NDArray[np.float32]) -> list[Yardstick]:

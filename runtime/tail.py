@@ -8,6 +8,7 @@ the more so the smaller the background.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,14 +45,8 @@ class Tail:
     def p_values(self, scores: Floats) -> Floats:
         """The chance, 0..1, that somebody of the background scores as high as each of `scores` (any shape)."""
         scores = np.asarray(scores, np.float64)
-        count = len(self.scores)
-        counted = 1.0 - np.searchsorted(self.scores, scores, side="left") / count
-        excess = np.maximum(scores - self.start, 0.0) / self.scale
-        n = self.share * count
-        with np.errstate(over="ignore"):
-            beyond = self.share * (1.0 - np.log(_survival(excess, self.shape)) / n) ** -n
-        found: Floats = np.where(scores > self.start, beyond, np.maximum(counted, self.share))
-        return np.clip(found, LEAST_P / count, 1.0)
+        below = np.searchsorted(self.scores, scores, side="left")
+        return _chances(scores, below, len(self.scores), self.start, self.share, self.scale, self.shape)
 
     def score_at(self, p: float) -> float:
         """The score that is reached with chance `p`, 0..1: the inverse of `p_values`."""
@@ -62,6 +57,32 @@ class Tail:
         if abs(self.shape) < 1e-6:
             return self.start + self.scale * z
         return self.start + self.scale * float(np.expm1(self.shape * z)) / self.shape
+
+
+def each_p_value(tails: Sequence[Tail], scores: Floats) -> Floats:
+    """`p_values` of one score for each of Q tails, (Q,), at once; the tails have one shape and as many scores."""
+    below = np.array([np.searchsorted(tail.scores, score) for tail, score in zip(tails, scores, strict=True)])
+    starts, scales = np.array([(tail.start, tail.scale) for tail in tails]).T
+    first = tails[0]
+    return _chances(scores, below, len(first.scores), starts, first.share, scales, first.shape)
+
+
+def _chances(
+    scores: Floats,
+    below: NDArray[np.integer],
+    count: int,
+    start: float | Floats,
+    share: float,
+    scale: float | Floats,
+    shape: float,
+) -> Floats:
+    """Of scores, with how many of the `count` background scores are `below` each."""
+    n = share * count
+    with np.errstate(over="ignore"):
+        survival = _survival(np.maximum(scores - start, 0.0) / scale, shape)
+        beyond = share * (1.0 - np.log(survival) / n) ** -n
+    found: Floats = np.where(scores > start, beyond, np.maximum(1.0 - below / count, share))
+    return np.clip(found, LEAST_P / count, 1.0)
 
 
 def fit_tail(scores: Floats, shape: float | None = None) -> Tail:

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from tagclip.runtime.errors import DataError, TagclipError, TrainingError
-from tagclip.train.checkpoint import write_json, write_tensors
+from tagclip.train.checkpoint import read_tensors, write_json, write_tensors
 from tagclip.train.detector.model import PersonNet
 from tagclip.train.detector.pictures import SIDE_PX, Images, Still, read, read_stills, varied
 from tagclip.train.detector.targets import Target, loss_of, stacked
@@ -37,20 +37,27 @@ def fit(
     seed: int = 0,
     device: str = "cpu",
     workers: int = 1,
+    begin: Path | None = None,
     tick: Tick = lambda what, done, total, note: None,
 ) -> dict[str, float]:
     """Train on the stills of `folders` that are not held out; writes model.safetensors and metrics.json into `out`.
+
+    Args:
+        begin: a run whose weights to begin with.
 
     Returns:
         the losses of the last epoch, and its seconds.
 
     Raises:
         DataError: no stills, or too few. TrainingError: the loss is no longer finite.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written. CheckpointError: `begin` holds no detector.
     """
     train, _ = read_stills(*folders)
     torch.manual_seed(seed)
-    net = PersonNet().to(device)
+    net = PersonNet()
+    if begin is not None:
+        net.load_state_dict(read_tensors(begin / "model.safetensors"))
+    net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     decayed = [p for p in net.parameters() if p.ndim > 1]
     plain = [p for p in net.parameters() if p.ndim <= 1]
     optimiser = torch.optim.AdamW(
@@ -136,6 +143,7 @@ def _one_thread(number: int) -> None:
 @click.option("--epochs", type=click.IntRange(min=1), default=13, show_default=True)
 @click.option("--batch", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
+@click.option("--begin", type=click.Path(path_type=Path), help="A run whose weights to begin with.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
@@ -150,6 +158,7 @@ def main(
     seed: int,
     device: str,
     workers: int,
+    begin: Path | None,
 ) -> None:
     """Train the detector on the stills in FOLDERS."""
     cv2.setNumThreads(1)
@@ -164,6 +173,7 @@ def main(
                 seed=seed,
                 device=device,
                 workers=workers,
+                begin=begin,
                 tick=tick,
             )
     except TagclipError as error:
