@@ -29,10 +29,11 @@ from tagclip.runtime.boxes import Detections
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.cli import run
 from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
+from tagclip.runtime.errors import DataError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.judge import Yardstick, yardsticks
-from tagclip.runtime.source import Frame, VideoSource
+from tagclip.runtime.source import Frame, VideoSource, read_image
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.terminal import aligned
 from tagclip.runtime.views import VIEWS
@@ -44,6 +45,7 @@ from tagclip.train.track_scores import Finder, simulated
 QUERIES = 200
 RATES = (10.0, 3.0, 1.0)  # false alarms in 1,000 people
 RECALL_AT = 1e-3
+HEIGHTS_PX = (40, 80, 120)
 SAME_IOU = 0.4
 # Queries that are no description of somebody, or hardly one.
 ODD = (
@@ -66,20 +68,47 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Person:
-    """One person of an annotated folder, from one view, as the background's rows are ordered."""
+    """One person of an annotated folder, from one view, as the background's rows are ordered.
+
+    Attributes:
+        row: the first picture's annotation.
+        height_px: of the pictures, on average.
+    """
 
     identity: int
     row: dict[str, Any]
+    height_px: float
 
 
 def people_of(folder: Path) -> dict[str, list[Person]]:
-    """By view, in the order of `of_folder`'s rows; of each the first picture's annotation."""
-    found: dict[str, dict[int, Person]] = {view: {} for view in VIEWS}
+    """By view, in the order of `of_folder`'s rows.
+
+    Raises:
+        DataError: a picture cannot be read.
+    """
+    found: dict[str, dict[int, list[dict[str, Any]]]] = {view: defaultdict(list) for view in VIEWS}
     for name in ANNOTATIONS:
         path = folder / name
         for row in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
-            found[VIEWS[row["cam_id"]]].setdefault(row["id"], Person(row["id"], row))
-    return {view: list(people.values()) for view, people in found.items()}
+            found[VIEWS[row["cam_id"]]][row["id"]].append(row)
+    return {
+        view: [
+            Person(
+                who,
+                rows[0],
+                float(np.mean([_height_px(folder / "images" / row["file_path"]) for row in rows])),
+            )
+            for who, rows in people.items()
+        ]
+        for view, people in found.items()
+    }
+
+
+def _height_px(path: Path) -> int:
+    image = read_image(path)
+    if image is None:
+        raise DataError(f"{path} is listed, and cannot be read as a picture")
+    return int(image.shape[0])
 
 
 def queries_of(folder: Path) -> list[tuple[int, str]]:
@@ -190,6 +219,7 @@ def _chances(sticks: list[Yardstick], vectors: NDArray[np.float32], own: People)
 def _groups(view: str, person: Person) -> list[tuple[str, str]]:
     attributes = person.row["attributes"]
     elevation = person.row["elevation_deg"]
+    tall = next((limit for limit in HEIGHTS_PX if person.height_px < limit), None)
     light = float(np.array(attributes["skin_rgb"]) @ (0.2126, 0.7152, 0.0722)) / 255
     return [
         ("view", view),
@@ -197,6 +227,7 @@ def _groups(view: str, person: Person) -> list[tuple[str, str]]:
             "elevation",
             f"{20 * int(min(elevation, 89) // 20):02d} to {20 * int(min(elevation, 89) // 20) + 20}",
         ),
+        ("height, pixels", f"under {tall:3d}" if tall else f"{HEIGHTS_PX[-1]} and more"),
         ("skin", next(name for limit, name in SKIN if light < limit)),
         ("build", str(attributes["build"])),
         ("age", str(attributes["age"])),

@@ -1,8 +1,8 @@
 """The yardstick of alerts: how people look who are nobody's target, as vectors of the bundle's encoders, view by view.
 
-`background.npz`, in the bundle, beside the one that ships, or of a site: `{view}_one` and `{view}_many`, int8 (N, D): row
-k of both is the same person, seen in one picture and as the mean of several; only the direction of a row counts. Also
-`encoder_id`, `source`, and how many people an hour passed there.
+`background.npz`, in the bundle, beside the one that ships, or of a site: `{view}_one` and `{view}_many`, int8 (N, D):
+row k of both is the same person, seen in one picture and as the mean of several; only the direction of a row counts.
+Also `encoder_id`, `source`, and how many people an hour passed there.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -43,7 +44,7 @@ def crowded() -> tuple:
     """2,000 people from each view, the first 40 of them asked for by their own vectors."""
     own = Background("e", "", {"aerial": crowd(1, 2000), "ground": crowd(2, 2000)})
     yardstick_of = Background("e", "", {"aerial": crowd(3, 3000), "ground": crowd(4, 3000)})
-    people = {view: [Person(k, row(k)) for k in range(2000)] for view in own.views}
+    people = {view: [Person(k, row(k), 50.0) for k in range(2000)] for view in own.views}
     asked = [(k, f"person {k}") for k in range(40)]
     vectors = own.views["aerial"].many[:40]
     typical = unit(np.random.default_rng(5).normal(size=(48, DIM)))
@@ -79,8 +80,12 @@ def test_a_folder_is_read(tmp_path: Path) -> None:
             for cam in (0, 1)
         ]
         (tmp_path / f"{split}_reid.json").write_text(json.dumps(rows))
+        for cam in (0, 1):
+            (tmp_path / "images").mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / "images" / f"{who}_{cam}.jpg"), np.zeros((20 * who, 9, 3), np.uint8))
     assert {view: [p.identity for p in people] for view, people in people_of(tmp_path).items()} == {
         "aerial": [1, 2, 3],
         "ground": [1, 2, 3],
     }
+    assert [person.height_px for person in people_of(tmp_path)["aerial"]] == [20, 40, 60]
     assert queries_of(tmp_path) == [(3, "test 0"), (2, "val 0")]
