@@ -219,14 +219,12 @@ def _chances(sticks: list[Yardstick], vectors: NDArray[np.float32], own: People)
 def _groups(view: str, person: Person) -> list[tuple[str, str]]:
     attributes = person.row["attributes"]
     elevation = person.row["elevation_deg"]
+    low = 20 * int(min(max(elevation, 0.0), 89.0) // 20)
     tall = next((limit for limit in HEIGHTS_PX if person.height_px < limit), None)
     light = float(np.array(attributes["skin_rgb"]) @ (0.2126, 0.7152, 0.0722)) / 255
     return [
         ("view", view),
-        (
-            "elevation",
-            f"{20 * int(min(elevation, 89) // 20):02d} to {20 * int(min(elevation, 89) // 20) + 20}",
-        ),
+        ("elevation", "under 0" if elevation < 0 else f"{low:02d} to {min(low + 20, 90)}"),
         ("height, pixels", f"under {tall:3d}" if tall else f"{HEIGHTS_PX[-1]} and more"),
         ("skin", next(name for limit, name in SKIN if light < limit)),
         ("build", str(attributes["build"])),
