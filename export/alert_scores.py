@@ -245,8 +245,8 @@ def scene(video: Path, background: Background, rate: float, view: str, tick: Tic
     size_px = (source.width_px, source.height_px)
     wanted = [(person["id"], person["captions"][0]) for person in truth["people"]]
     text = TextEncoder(bundle)
-    ready = standing([caption for _, caption in wanted], text, background)
-    alerts = Alerts(ready, background, text.embed(TYPICAL), Promise(rate, per_hour=False), size_px)
+    ready = standing([caption for _, caption in wanted], text, background, Promise(rate, per_hour=False))
+    alerts = Alerts(ready, background, text.embed(TYPICAL), size_px)
     found: dict[str, Hit] = {}
     encoders = {name: ImageEncoder(bundle, name) for name in (*VIEWS, AUTO)}
     health = Health(camera="scene", detector="simulated", provider="cpu", encoder_id=bundle.encoder_id)
@@ -328,7 +328,7 @@ def promise_command(folder: Path, bundle: Path | None, background: Path | None, 
     typical = encoder.embed(TYPICAL)
 
     def ready(texts: list[str]) -> tuple[NDArray[np.float32], dict[str, list[Yardstick]]]:
-        vectors = np.stack([query.vector for query in standing(texts, encoder, stick_of)])
+        vectors = np.stack([query.vector for query in standing(texts, encoder, stick_of, Promise(1.0))])
         return vectors, {view: yardsticks(vectors, stick_of.of(view), typical) for view in VIEWS}
 
     vectors, sticks = ready([text for _, text in asked])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,68 +62,80 @@ class StandingQuery:
     Attributes:
         id, text: as hits say them.
         vector: float32 (D,), a unit vector.
+        promise: of false alarms.
     """
 
     id: str
     text: str
     vector: NDArray[np.float32]
+    promise: Promise
 
 
-def standing(texts: list[str], encoder: Encodes, background: Background) -> list[StandingQuery]:
+def standing(
+    texts: Sequence[str], encoder: Encodes, background: Background, promise: Promise
+) -> list[StandingQuery]:
     """Queries as they were typed, made ready; their ids are q1, q2, ... in this order.
 
     Args:
         encoder: the bundle's text encoder.
+        promise: of each.
 
     Raises:
         QueryError: one of them cannot be searched for.
         EngineError: the encoder fails.
     """
+    return [
+        StandingQuery(f"q{number}", text, vector_of(text, encoder, background), promise)
+        for number, text in enumerate(texts, 1)
+    ]
+
+
+def vector_of(text: str, encoder: Encodes, background: Background) -> NDArray[np.float32]:
+    """The unit vector (D,) of a query with its terms. Raises: as `standing`."""
+    terms = parse_terms(text)
+    vectors = encoder.embed([term.text for term in terms])
+    if len(terms) == 1:
+        return np.asarray(vectors[0], np.float32)
     people = np.concatenate([people.many for people in background.views.values()])
-    queries = []
-    for number, text in enumerate(texts, 1):
-        terms = parse_terms(text)
-        vectors = encoder.embed([term.text for term in terms])
-        if len(terms) == 1:
-            vector = vectors[0]
-        else:
-            vector = combined(vectors, terms, (people @ vectors.T).astype(np.float64).std(0))
-        queries.append(StandingQuery(f"q{number}", text, np.asarray(vector, np.float32)))
-    return queries
-
-
-@dataclass
-class _Person:
-    """Somebody who is in view: their hits, by the query's number."""
-
-    hits: dict[int, Hit] = field(default_factory=dict)
+    return combined(vectors, terms, (people @ vectors.T).astype(np.float64).std(0))
 
 
 class Alerts:
     """Judges the people of one camera as they are seen.
 
     Args:
-        queries: at least one.
+        queries: may be none, and others later, see `arm`.
         typical: (T, D), the vectors of TYPICAL.
         frame_px: width and height of the camera's frames.
     """
 
     def __init__(
         self,
-        queries: list[StandingQuery],
+        queries: Sequence[StandingQuery],
         background: Background,
         typical: NDArray[np.float32],
-        promise: Promise,
         frame_px: tuple[int, int],
     ) -> None:
-        self.queries, self.promise = queries, promise
-        self._judge = Judge(np.stack([query.vector for query in queries]), background, typical)
-        self._frame_px = frame_px
+        self._background, self._typical, self._frame_px = background, typical, frame_px
         self._known_rate = background.people_per_hour
-        self._people: dict[uuid.UUID, _Person] = {}
+        self._people: dict[uuid.UUID, dict[str, Hit]] = {}  # who is in view, and their hits by query
         self._passed = 0
         self._began_s: float | None = None
         self._now_s = 0.0
+        self.arm(queries)
+
+    def arm(self, queries: Sequence[StandingQuery]) -> None:
+        """Look for these from now on; what was a hit of a query that stays, by its id, remains one."""
+        self.queries = list(queries)
+        self._judge = (
+            Judge(np.stack([query.vector for query in queries]), self._background, self._typical)
+            if queries
+            else None
+        )
+        kept = {query.id for query in queries}
+        for hits in self._people.values():
+            for name in hits.keys() - kept:
+                del hits[name]
 
     @property
     def people_per_hour(self) -> float:
@@ -148,60 +161,46 @@ class Alerts:
         self._began_s = track.start_s if self._began_s is None else min(self._began_s, track.start_s)
         self._now_s = max(self._now_s, track.end_s)
         if track.id not in self._people:
-            self._people[track.id] = _Person()
+            self._people[track.id] = {}
             self._passed += 1
-        person = self._people[track.id]
-        rate = self.people_per_hour
-        allowed = self.promise.chance(rate)
+        if self._judge is None:
+            return []
+        known_hits, rate = self._people[track.id], self.people_per_hour
         scores, chances = self._judge.judge(track.view, track.vector, crops)
         told = []
-        for k in np.flatnonzero(chances <= allowed).tolist() + [
-            k for k in person.hits if chances[k] > allowed
-        ]:
-            known = person.hits.get(k)
+        for k, query in enumerate(self.queries):
+            allowed, known = query.promise.chance(rate), known_hits.get(query.id)
+            if known is None and chances[k] > allowed:
+                continue
             if known and not last and 1 / NEWS < chances[k] / known.p_value < NEWS:
                 continue
-            hit = self._hit(track, crops, k, float(scores[k]), float(chances[k]), rate, allowed)
-            if known:
-                hit = replace(hit, id=known.id, revision=known.revision + 1)
-            person.hits[k] = hit
+            stick = self._judge.of(track.view)[k]
+            hit = Hit(
+                id=known.id if known else uuid7(int(track.end_s * 1000)),
+                revision=known.revision + 1 if known else 1,
+                query_id=query.id,
+                query=query.text,
+                track_id=track.id,
+                camera=track.camera,
+                view=track.view,
+                encoder_id=track.encoder_id,
+                score=float(scores[k]),
+                p_value=float(chances[k]),
+                false_alarms_per_hour=float(chances[k]) * rate,
+                threshold=stick.score_at(allowed, crops >= MANY_CROPS),
+                start_s=track.start_s,
+                end_s=track.end_s,
+                best_s=track.best_s,
+                frame=track.frame,
+                box_xywh_px=track.box_xywh_px,
+                frame_px=self._frame_px,
+                place=track.place,
+                crops=crops,
+            )
+            known_hits[query.id] = hit
             told.append(hit)
         return told
 
     def forget(self, track_id: uuid.UUID) -> None:
         """They are gone, and were judged for the last time."""
         self._people.pop(track_id, None)
-
-    def _hit(
-        self,
-        track: StoredTrack,
-        crops: int,
-        k: int,
-        score: float,
-        p_value: float,
-        rate: float,
-        allowed: float,
-    ) -> Hit:
-        stick = self._judge.of(track.view)[k]
-        return Hit(
-            id=uuid7(int(track.end_s * 1000)),
-            revision=1,
-            query_id=self.queries[k].id,
-            query=self.queries[k].text,
-            track_id=track.id,
-            camera=track.camera,
-            view=track.view,
-            encoder_id=track.encoder_id,
-            score=score,
-            p_value=p_value,
-            false_alarms_per_hour=p_value * rate,
-            threshold=stick.score_at(allowed, crops >= MANY_CROPS),
-            start_s=track.start_s,
-            end_s=track.end_s,
-            best_s=track.best_s,
-            frame=track.frame,
-            box_xywh_px=track.box_xywh_px,
-            frame_px=self._frame_px,
-            place=track.place,
-            crops=crops,
-        )

@@ -52,7 +52,7 @@ def explain(
     as_json: bool,
 ) -> None:
     """Say why HIT, the id or its beginning, is one."""
-    from tagclip.runtime.alerts import TYPICAL, standing
+    from tagclip.runtime.alerts import TYPICAL, Promise, standing
     from tagclip.runtime.alerts_explain import draw_explanation
     from tagclip.runtime.alerts_explain import explain as explained
     from tagclip.runtime.background import read_background
@@ -70,7 +70,7 @@ def explain(
             f"the hit was made by encoder {found.encoder_id}, the bundle's is {opened.encoder_id}; name its --bundle"
         )
     text, people = TextEncoder(opened), read_background(opened, background)
-    query = standing([found.query], text, people)[0]
+    query = standing([found.query], text, people, Promise(1.0))[0]
     stick = Judge(query.vector[None], people, text.embed(TYPICAL)).of(found.view)[0]
     terms = parse_terms(found.query)
     vectors = text.embed([term.text for term in terms])
@@ -132,9 +132,9 @@ def curve(
     opened = open_bundle(bundle)
     people = read_background(opened, background)
     text = TextEncoder(opened)
-    standing_query = standing([query], text, people)[0]
+    standing_query = standing([query], text, people, promise)[0]
     with TrackStore(store, read_only=True) as opened_store:
-        found = measured(opened_store, standing_query, people, text.embed(TYPICAL), promise, top)
+        found = measured(opened_store, standing_query, people, text.embed(TYPICAL), top)
     if out is not None:
         _write(out, draw_curve(found))
     click.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else _curve(found))

@@ -98,7 +98,6 @@ def curve(
     query: StandingQuery,
     background: Background,
     typical: np.ndarray,
-    promise: Promise,
     top: int,
 ) -> Curve:
     """Measure a query on a store.
@@ -121,7 +120,7 @@ def curve(
         for view in sorted({tracks[key].view for key in shown})
     }
     rate = _rate(store, background)
-    allowed = promise.chance(rate)
+    allowed = query.promise.chance(rate)
     people = []
     for key in shown:
         track = tracks[key]
@@ -129,7 +128,7 @@ def curve(
         p_value = float(sticks[track.view].p_values(np.array(score), True))
         people.append(Standing(track, score, p_value, p_value <= allowed, pictures[key]))
     people.sort(key=lambda one: (one.p_value, -one.score))
-    return Curve(query.text, promise, sticks, people[:top], rate, allowed, len(index))
+    return Curve(query.text, query.promise, sticks, people[:top], rate, allowed, len(index))
 
 
 def _rate(store: TrackStore, background: Background) -> float:

@@ -53,10 +53,10 @@ class Armed(AbstractContextManager["Armed"]):
     def __init__(
         self, orders: Orders, engines: Engines, health: Health, show: Callable[[str], None], as_json: bool
     ) -> None:
-        self._promise, self._health, self._show, self._as_json = orders.promise, health, show, as_json
+        self._health, self._show, self._as_json = health, show, as_json
         self._background = read_background(engines.bundle, orders.background)
         text = TextEncoder(engines.bundle, engine=engines)
-        self._queries = standing(list(orders.queries), text, self._background)
+        self._queries = standing(orders.queries, text, self._background, orders.promise)
         self._typical = text.embed(TYPICAL)
         self._log = HitLog(orders.hits)
         if self._log.cut_bytes:
@@ -66,7 +66,7 @@ class Armed(AbstractContextManager["Armed"]):
 
     def alerts(self, frame_px: tuple[int, int]) -> Alerts:
         """For a camera with frames of width and height `frame_px`."""
-        return Alerts(self._queries, self._background, self._typical, self._promise, frame_px)
+        return Alerts(self._queries, self._background, self._typical, frame_px)
 
     def tell(self, hit: Hit, jpeg: bytes) -> None:
         """A hit, or the newer revision of one. A file that cannot be written to is said, and does not end the run."""

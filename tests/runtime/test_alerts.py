@@ -53,9 +53,12 @@ def track(
     )
 
 
+RARELY = Promise(10.0, per_hour=False)
+
+
 def queries(count: int, seed: int = 9) -> list[StandingQuery]:
     vectors = unit(np.random.default_rng(seed).normal(size=(count, DIM)))
-    return [StandingQuery(f"q{k}", f"query {k}", vector) for k, vector in enumerate(vectors)]
+    return [StandingQuery(f"q{k}", f"query {k}", vector, RARELY) for k, vector in enumerate(vectors)]
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
@@ -71,13 +74,13 @@ def test_a_promise_as_a_chance() -> None:
 
 
 def test_the_rate_of_people_is_learnt() -> None:
-    alerts = Alerts(queries(1), background(200), TYPICAL, Promise(1.0), SIZE)
+    alerts = Alerts(queries(1), background(200), TYPICAL, SIZE)
     assert alerts.people_per_hour == PRIOR_PER_HOUR
     nobody = unit(np.ones(DIM))
     for k in range(3000):  # 600 an hour, for five hours
         alerts.judge(track(nobody, 6.0 * k, 6.0 * k + 2), 1, last=False)
     assert alerts.people_per_hour == pytest.approx(600, rel=0.02)
-    known = Alerts(queries(1), replace(background(200), people_per_hour=20.0), TYPICAL, Promise(1.0), SIZE)
+    known = Alerts(queries(1), replace(background(200), people_per_hour=20.0), TYPICAL, SIZE)
     assert known.people_per_hour == 20.0
 
 
@@ -85,7 +88,7 @@ def test_the_promise_is_kept_among_people_that_calibration_never_saw() -> None:
     """5,000 others, each judged by one picture and again by many: 50 queries, 10 false alarms in 1,000 promised."""
     one, many = crowd(1, 5000)
     asked = queries(50)
-    alerts = Alerts(asked, background(), TYPICAL, Promise(10.0, per_hour=False), SIZE)
+    alerts = Alerts(asked, background(), TYPICAL, SIZE)
     people: dict[str, set[uuid.UUID]] = {query.id: set() for query in asked}
     for first, later in zip(one, many, strict=True):
         person = track(first)
@@ -101,7 +104,7 @@ def test_the_promise_is_kept_among_people_that_calibration_never_saw() -> None:
 
 def test_one_hit_a_person_and_query_which_is_updated() -> None:
     asked = queries(2)
-    alerts = Alerts(asked, background(), TYPICAL, Promise(10.0, per_hour=False), SIZE)
+    alerts = Alerts(asked, background(), TYPICAL, SIZE)
     target = asked[1].vector
     other = unit(np.roll(target, 5))
     vague = unit(target + 1.3 * other)
@@ -125,11 +128,27 @@ def test_one_hit_a_person_and_query_which_is_updated() -> None:
     assert not alerts._people
 
 
+def test_queries_come_and_go() -> None:
+    """Somebody in view is a hit of the query that comes; a hit whose query stays is not told anew."""
+    first, second = queries(2)
+    alerts = Alerts([], background(), TYPICAL, SIZE)
+    person = track(unit(first.vector + second.vector))
+    assert alerts.judge(person, 5, last=False) == []
+    alerts.arm([first])
+    (hit,) = alerts.judge(person, 5, last=False)
+    alerts.arm([second, first])
+    (other,) = alerts.judge(person, 5, last=False)
+    assert (hit.query_id, other.query_id, other.revision) == ("q0", "q1", 1)
+    alerts.arm([replace(second, promise=Promise(1e-6, per_hour=False))])
+    ended = alerts.judge(person, 5, last=True)
+    assert [(h.id, h.revision) for h in ended] == [(other.id, 2)] and ended[0].threshold > other.threshold
+
+
 def test_terms_make_one_vector(tiny_bundle: Bundle) -> None:
     people = Background(tiny_bundle.encoder_id, "", {"ground": People(*crowd(2, 300))})
     encoder = TextEncoder(tiny_bundle)
     plain, both, against = standing(
-        ["red jacket", "red jacket +blue shirt", "red jacket -blue"], encoder, people
+        ["red jacket", "red jacket +blue shirt", "red jacket -blue"], encoder, people, RARELY
     )
     assert [query.id for query in (plain, both, against)] == ["q1", "q2", "q3"]
     assert plain.vector == pytest.approx(encoder.embed(["red jacket"])[0])
