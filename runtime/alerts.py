@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.runtime.background import Background
+from tagclip.runtime.background import UNKNOWN, Background
+from tagclip.runtime.encoder import AUTO
 from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.ids import uuid7
@@ -63,12 +64,17 @@ class StandingQuery:
         id, text: as hits say them.
         vector: float32 (D,), a unit vector.
         promise: of false alarms.
+        view: "aerial" or "ground" to judge people who are seen from there only; whoever is seen from nobody knows
+            where is always judged.
+        expires_s: Unix time, UTC, from which it is not looked for any more.
     """
 
     id: str
     text: str
     vector: NDArray[np.float32]
     promise: Promise
+    view: str = AUTO
+    expires_s: float | None = None
 
 
 def standing(
@@ -169,6 +175,8 @@ class Alerts:
         scores, chances = self._judge.judge(track.view, track.vector, crops)
         told = []
         for k, query in enumerate(self.queries):
+            if query.view not in (AUTO, track.view) and track.view != UNKNOWN:
+                continue
             allowed, known = query.promise.chance(rate), known_hits.get(query.id)
             if known is None and chances[k] > allowed:
                 continue

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, standing
+import numpy as np
+
+from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, StandingQuery, standing, vector_of
 from tagclip.runtime.background import read_background
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.engines import Engines
-from tagclip.runtime.errors import HitError, StoreFullError
+from tagclip.runtime.errors import HitError, QueryError, StoreFullError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.hit_log import HitLog
+from tagclip.runtime.sync_link import StationLink
+from tagclip.runtime.sync_messages import Query
 from tagclip.runtime.when import show_when
 
 log = logging.getLogger(__name__)
@@ -27,46 +31,84 @@ class Orders:
     """What `tagclip run` was told to look for.
 
     Attributes:
-        queries: as typed, at least one.
-        promise: of each query.
-        background: a site's file; None for the bundle's own.
+        queries: as typed; may be none where a station gives some.
+        promise: of each of them.
+        background: a site's file; None for the one that ships, or the bundle's own.
         hits: the file that hits are added to.
+        station: folder of `tagclip enrol`, of the station that is told of hits and gives queries; None for none.
     """
 
     queries: tuple[str, ...]
     promise: Promise
     background: Path | None
     hits: Path
+    station: Path | None = None
 
 
 class Armed(AbstractContextManager["Armed"]):
-    """Queries with their yardstick, and the open file of hits.
+    """Queries with their yardstick, the open file of hits, and the link to the station.
 
     Args:
         show: is given every line that a person, or a program, is to read.
         as_json: lines are the hits' JSON.
 
     Raises:
-        BackgroundError, QueryError, HitError, EngineError: what is wrong.
+        BackgroundError, QueryError, HitError, EngineError, KeyFileError, StoreError: what is wrong.
     """
 
     def __init__(
         self, orders: Orders, engines: Engines, health: Health, show: Callable[[str], None], as_json: bool
     ) -> None:
-        self._health, self._show, self._as_json = health, show, as_json
+        self._health, self._show, self._as_json, self._promise = health, show, as_json, orders.promise
         self._background = read_background(engines.bundle, orders.background)
-        text = TextEncoder(engines.bundle, engine=engines)
-        self._queries = standing(orders.queries, text, self._background, orders.promise)
-        self._typical = text.embed(TYPICAL)
-        self._log = HitLog(orders.hits)
+        self._text = TextEncoder(engines.bundle, engine=engines)
+        self._own = standing(orders.queries, self._text, self._background, orders.promise)
+        self._told: list[StandingQuery] = []  # by the station
+        self._typical = self._text.embed(TYPICAL)
+        self._alerts: Alerts | None = None
+        with ExitStack() as opened:
+            self._log = opened.enter_context(HitLog(orders.hits))
+            self._link = (
+                opened.enter_context(StationLink(orders.station, engines.bundle.encoder_id, health))
+                if orders.station
+                else None
+            )
+            self._open = opened.pop_all()
         if self._log.cut_bytes:
             log.warning("%s ended in half a hit, %d bytes were cut off", orders.hits, self._log.cut_bytes)
-        for query in self._queries:
+        for query in self._own:
             log.info("armed %s: %s", query.id, query.text)
 
     def alerts(self, frame_px: tuple[int, int]) -> Alerts:
         """For a camera with frames of width and height `frame_px`."""
-        return Alerts(self._queries, self._background, self._typical, frame_px)
+        self._alerts = Alerts(self._own, self._background, self._typical, frame_px)
+        return self._alerts
+
+    def refresh(self, now_s: float) -> None:
+        """Take over what the station wants now, Unix time `now_s`; to be called often."""
+        new = self._link.new_queries() if self._link else None
+        if new is not None:
+            self._told = [query for told in new.queries if (query := self._standing(told)) is not None]
+        left = [query for query in self._told if query.expires_s is None or query.expires_s > now_s]
+        if self._alerts is not None and (new is not None or len(left) < len(self._told)):
+            self._told = left
+            self._alerts.arm([*self._own, *left])
+            log.info("armed %d queries of the station", len(left))
+
+    def _standing(self, told: Query) -> StandingQuery | None:
+        """A station's query, embedded there or here; None for one that this bundle cannot take, which is said."""
+        promise = self._promise
+        if told.alarms_per_hour or told.alarms_per_1000:
+            promise = Promise(told.alarms_per_hour or told.alarms_per_1000 or 1.0, bool(told.alarms_per_hour))
+        try:
+            if told.vector is not None and told.encoder_id == self._background.encoder_id:
+                vector = np.asarray(told.vector, np.float32)
+            else:
+                vector = vector_of(told.text, self._text, self._background)
+        except QueryError as error:
+            log.error("the station's query %s is not looked for: %s", told.id, error)
+            return None
+        return StandingQuery(told.id, told.text, vector, promise, told.view, told.expires_s)
 
     def tell(self, hit: Hit, jpeg: bytes) -> None:
         """A hit, or the newer revision of one. A file that cannot be written to is said, and does not end the run."""
@@ -83,9 +125,11 @@ class Armed(AbstractContextManager["Armed"]):
                 log.error("%s", error)
         else:
             self._health.recover("hits")
+        if self._link is not None:
+            self._link.tell(hit, jpeg)
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        self._open.close()
 
 
 def line(hit: Hit) -> str:

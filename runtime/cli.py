@@ -30,6 +30,9 @@ COMMANDS = {
     "bench": "tagclip.runtime.bench_cli:bench",
     "detector": "tagclip.runtime.detector_cli:detector",
     "store": "tagclip.runtime.store_cli:store",
+    "enrol": "tagclip.runtime.enrol_cli:enrol",
+    "station": "tagclip.runtime.station.cli:station",
+    "query": "tagclip.runtime.query_cli:query",
     "doctor": "tagclip.runtime.doctor_cli:doctor",
 }
 
@@ -38,6 +41,9 @@ EXTRAS = {
     "onnxruntime": "cpu",
     "tensorrt": "tensorrt",
     "cryptography": "signing",
+    "starlette": "station",
+    "uvicorn": "station",
+    "argon2": "station",
     "torch": "train",
     "anny": "train",
     "warp": "train",

@@ -155,7 +155,7 @@ class Device:
                 if self._awaited(source, round_):
                     start_s = self._start_of(source)
                     watcher = self._watcher(source, store, start_s, armed)
-                    self._loop(source, watcher, round_)
+                    self._loop(source, watcher, round_, armed)
             finally:
                 self.health.stopping()
                 notifier.stopping()
@@ -221,13 +221,17 @@ class Device:
         for name, why in self._engines.passed_over.items():
             log.info("not on %s: %s", name, why)
 
-    def _loop(self, source: VideoSource | LiveSource, watcher: Watcher, round_: _Round) -> None:
+    def _loop(
+        self, source: VideoSource | LiveSource, watcher: Watcher, round_: _Round, armed: Armed | None
+    ) -> None:
         shown = Progress("watching", "frames")
         counts = self.health.counts
         log.info("watching %s, seen from %s on", mask(self._settings.source), show_when(watcher.start_s))
         seen_s: float | None = None  # when the last frame was; None: nobody is followed
         for frame in self._timed(source) if isinstance(source, VideoSource) else source:
             now_s = time.monotonic()
+            if armed is not None:
+                armed.refresh(time.time())
             if frame is not None:
                 self._follow_clock(source, watcher)
                 watcher.see(frame)

@@ -14,6 +14,10 @@
     │   ├── StoreFullError          there is no room, even after the oldest made some
     │   └── StoreEncoderError       tracks that another encoder embedded
     ├── HitError                a hit that breaks its form, or a file of hits that is damaged or none
+    ├── SyncError               what came over the link breaks its form, or the other end refuses
+    │   ├── LinkError               the station is out of reach, or cannot now
+    │   ├── CredentialError         the station does not know this device
+    │   └── RefusedError            the station will never take this
     ├── MachineError            the machine has no room to go on
     ├── KeyFileError            a key that is missing, unreadable or of another kind than asked for
     ├── EngineError             an inference engine that is absent or refuses the graph
@@ -93,6 +97,31 @@ class StoreEncoderError(StoreError):
 
 class HitError(TagclipError):
     """A hit breaks its form, or a file of hits is damaged or none."""
+
+
+class SyncError(TagclipError):
+    """What came over the link breaks its form, or the other end refuses."""
+
+
+class LinkError(SyncError):
+    """The station is out of reach or cannot now; the same is to be tried again.
+
+    Attributes:
+        timed_out: no answer came in time.
+        retry_s: seconds that the station asks to wait; None when it asks nothing.
+    """
+
+    def __init__(self, text: str, *, timed_out: bool = False, retry_s: float | None = None) -> None:
+        super().__init__(text)
+        self.timed_out, self.retry_s = timed_out, retry_s
+
+
+class CredentialError(SyncError):
+    """The station does not know this device, or no longer; a person has to enrol it anew."""
+
+
+class RefusedError(SyncError):
+    """The station will never take these bytes, however often they are sent."""
 
 
 class MachineError(TagclipError):

@@ -108,6 +108,11 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     type=click.Path(path_type=Path),
     help="Hits are added to it, JSON lines; default STORE.hits.jsonl.",
 )
+@click.option(
+    "--station",
+    type=click.Path(path_type=Path),
+    help="Folder of `tagclip enrol`: tell that station of hits, and look for whom it wants.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print hits as JSON lines.")
 @click.option("--listen", metavar="[ADDRESS:]PORT", help="Tell health and metrics there; default nowhere.")
 @click.option("--expose", is_flag=True, help="--listen may be an address that other machines reach.")
@@ -186,6 +191,7 @@ def _settings(
     alarms_per_1000: float | None,
     background: Path | None,
     hits: Path | None,
+    station: Path | None,
     **same: Any,
 ) -> Any:
     """The options as the device takes them."""
@@ -205,8 +211,8 @@ def _settings(
         raise click.UsageError("--boxes replaces the detector; drop one of the two")
     if alarms_per_hour and alarms_per_1000:
         raise click.UsageError("--alarms-per-hour and --alarms-per-1000 promise the same thing; drop one")
-    if not queries and (alarms_per_hour or alarms_per_1000 or background or hits):
-        raise click.UsageError("nobody is looked for; say whom with --query")
+    if not queries and not station and (alarms_per_hour or alarms_per_1000 or background or hits):
+        raise click.UsageError("nobody is looked for; say whom with --query, or name a --station")
     promise = Promise(alarms_per_1000, False) if alarms_per_1000 else Promise(alarms_per_hour or 1.0)
     where = Place(*parse_near(place, "--place")) if place else None
     return Settings(
@@ -227,8 +233,10 @@ def _settings(
         ),
         max_bytes=int(max_gb * 1e9),
         listen=listening(listen, exposed=expose),
-        orders=Orders(queries, promise, background, hits or path.with_name(path.name + ".hits.jsonl"))
-        if queries
+        orders=Orders(
+            queries, promise, background, hits or path.with_name(path.name + ".hits.jsonl"), station
+        )
+        if queries or station
         else None,
         **same,
     )

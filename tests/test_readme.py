@@ -27,6 +27,7 @@ PAGES = [
             "evaluation",
             "format",
             "jetson",
+            "link",
             "operations",
             "store",
             "tracking",
@@ -71,7 +72,7 @@ def test_links_lead_somewhere(page: str) -> None:
             assert ((ROOT / page).parent / target).exists(), target
 
 
-GROUPS = ("synth", "data", "bundle", "store", "alerts", "detector")
+GROUPS = ("synth", "data", "bundle", "store", "alerts", "detector", "query")
 
 
 def commands() -> list[list[str]]:

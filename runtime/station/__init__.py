@@ -1,0 +1,1 @@
+"""The ground station: what devices report to, and operators ask."""

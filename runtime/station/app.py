@@ -1,0 +1,58 @@
+"""All routes of the station as one ASGI application."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from tagclip.runtime.station import admin_api, device_api, operator_api
+from tagclip.runtime.station.web import Refusal, Route, refused, serve
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from tagclip.runtime.station.station import Station
+
+ROUTES: tuple[Route, ...] = (*device_api.ROUTES, *operator_api.ROUTES, *admin_api.ROUTES)
+
+
+def make_app(station: Station) -> Starlette:
+    """The application of `station`.
+
+    Raises:
+        ImportError: starlette is not installed.
+    """
+    from starlette.applications import Starlette
+    from starlette.exceptions import HTTPException
+    from starlette.routing import Route as Served
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        station.bell.attach()
+        yield
+
+    async def elsewhere(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        text = {404: "there is nothing here", 405: "not with this method"}.get(error.status_code, "refused")
+        return refused(Refusal(error.status_code, text))
+
+    served: dict[str, dict[str, Route]] = {}
+    for route in ROUTES:
+        served.setdefault(route.path, {})[route.method] = route
+
+    return Starlette(
+        routes=[
+            Served(path, functools.partial(_serve, by_method, station), methods=list(by_method))
+            for path, by_method in served.items()
+        ],
+        exception_handlers={HTTPException: elsewhere},
+        lifespan=lifespan,
+    )
+
+
+async def _serve(by_method: dict[str, Route], station: Station, request: Request) -> Response:
+    return await serve(by_method["GET" if request.method == "HEAD" else request.method], station, request)

@@ -1,0 +1,140 @@
+"""`tagclip station`: the ground station, and what is done to its records by whoever sits at its machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_DATA = click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("station"),
+    show_default=True,
+    help="Folder of records and keys; made on the first start.",
+)
+_ROLE = click.Choice(["operator", "reviewer", "admin"])
+
+
+@click.group(invoke_without_command=True)
+@_DATA
+@click.option(
+    "--listen",
+    default="127.0.0.1:8443",
+    show_default=True,
+    metavar="[ADDRESS:]PORT",
+    help="0.0.0.0:8443 for other machines.",
+)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="HOST",
+    help="Host name or IP address that devices reach it by; the first stands in enrolments.",
+)
+@click.option("--bundle", type=click.Path(path_type=Path), help="Encodes the queries.  [default: ours]")
+@click.option("--cert", type=click.Path(path_type=Path), help="Certificate chain, PEM; else its own is made.")
+@click.option("--key", type=click.Path(path_type=Path), help="Its private key, PEM.")
+@click.option(
+    "--days", type=click.FloatRange(min=0.01), default=30.0, show_default=True, help="How long hits are kept."
+)
+@click.option(
+    "--max-gb", type=click.FloatRange(min=0.001), default=20.0, show_default=True, help="The same, by size."
+)
+@click.option(
+    "--log", "log_form", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True
+)
+@click.pass_context
+def station(context: click.Context, /, log_form: str, **given: Any) -> None:
+    """Be the ground station: hand queries out to devices, and keep the hits that come home.
+
+    The first start makes its certificate authority, its signing key and an admin with a one-time password.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from tagclip.runtime.logs import logging_to
+
+    with logging_to(sys.stderr, log_form):
+        from tagclip.runtime.station.run import run_station
+
+        run_station(**given, tell=click.echo)
+
+
+@station.command()
+@click.argument("device")
+@_DATA
+@click.option("--minutes", type=click.FloatRange(min=1, max=10080), default=60.0, show_default=True)
+def enrol(device: str, data: Path, minutes: float) -> None:
+    """Print what to copy to DEVICE, so that it may report here: good once, and for --minutes."""
+    from tagclip.runtime.station.station import enrolment
+    from tagclip.runtime.station.store import Store
+
+    def make(database: Any) -> str:
+        code, _ = Store(database).make_code(device, "console", minutes)
+        return enrolment(data, code)
+
+    click.echo(_with_records(data, make))
+
+
+@station.group()
+def user() -> None:
+    """The people who may ask the station."""
+
+
+@user.command("add")
+@click.argument("name")
+@click.option("--role", type=_ROLE, required=True)
+@_DATA
+def add(name: str, role: str, data: Path) -> None:
+    """Add the user NAME and print a one-time password."""
+    from tagclip.runtime.station.users import Users
+
+    click.echo(_with_records(data, lambda database: Users(database).add(name, role, "console")))
+
+
+@user.command("reset")
+@click.argument("name")
+@_DATA
+def reset(name: str, data: Path) -> None:
+    """Print a new one-time password of the user NAME, whose sessions end."""
+    from tagclip.runtime.station.users import Users
+
+    click.echo(_with_records(data, lambda database: Users(database).change(name, "console", reset=True)))
+
+
+@station.group()
+def audit() -> None:
+    """The log of who did what."""
+
+
+@audit.command("verify")
+@click.option("--known", metavar="HASH", help="That an earlier call printed: has to be in the log.")
+@_DATA
+def verify(known: str | None, data: Path) -> None:
+    """Check that no row of the log was changed, and print the last hash: keep it elsewhere."""
+    from tagclip.runtime.errors import StoreError
+    from tagclip.runtime.station.audit import verify_audit
+
+    verdict = _with_records(data, lambda database: verify_audit(database, known=known))
+    if verdict.broken is not None:
+        raise StoreError(
+            f"row {verdict.broken} of the audit log is not what was written; somebody changed the records"
+        )
+    click.echo(f"{verdict.rows} rows, last {verdict.last}")
+
+
+def _with_records(data: Path, work: Callable[[Any], Any]) -> Any:
+    """Do something to the records of a station, whether it runs or not."""
+    from tagclip.runtime.errors import StoreError
+    from tagclip.runtime.station.station import RECORDS, open_records
+
+    if not (data / RECORDS).is_file():
+        raise StoreError(f"{data} holds no records of a station; name its --data")
+    database = open_records(data)
+    try:
+        return work(database)
+    finally:
+        database.close()

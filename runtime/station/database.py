@@ -1,0 +1,128 @@
+"""The station's one SQLite file: its tables, and transactions that are durable when they return."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tagclip.runtime.errors import StoreError
+
+VERSION = 1
+BUSY_MS = 10_000  # `tagclip station enrol` writes to the file of a station that runs
+
+_TABLES = """
+CREATE TABLE devices(
+  name TEXT PRIMARY KEY, token BLOB NOT NULL UNIQUE, enrolled_s REAL NOT NULL, seen_s REAL,
+  status TEXT, revision INTEGER NOT NULL DEFAULT 0, version TEXT NOT NULL, encoder_id TEXT);
+CREATE TABLE enrolments(
+  code BLOB PRIMARY KEY, device TEXT NOT NULL, made_by TEXT NOT NULL, expires_s REAL NOT NULL, used_s REAL);
+CREATE TABLE messages(
+  device TEXT NOT NULL, id TEXT NOT NULL, received_s REAL NOT NULL, PRIMARY KEY(device, id)) WITHOUT ROWID;
+CREATE INDEX messages_age ON messages(received_s);
+CREATE TABLE hits(
+  place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, device TEXT NOT NULL, query_id TEXT NOT NULL,
+  revision INTEGER NOT NULL, best_s REAL NOT NULL, received_s REAL NOT NULL, document TEXT NOT NULL,
+  review TEXT NOT NULL DEFAULT 'unreviewed', reviewed_by TEXT, reviewed_s REAL);
+CREATE INDEX hits_query ON hits(query_id, place);
+CREATE INDEX hits_device ON hits(device, place);
+CREATE INDEX hits_age ON hits(received_s);
+CREATE TABLE pictures(
+  hit_id TEXT NOT NULL, device TEXT NOT NULL, revision INTEGER NOT NULL, received_s REAL NOT NULL,
+  jpeg BLOB NOT NULL, PRIMARY KEY(hit_id, device));
+CREATE INDEX pictures_age ON pictures(received_s);
+CREATE TABLE quarantine(
+  digest BLOB PRIMARY KEY, device TEXT NOT NULL, received_s REAL NOT NULL, reason TEXT NOT NULL, raw TEXT NOT NULL);
+CREATE INDEX quarantine_age ON quarantine(received_s);
+CREATE TABLE queries(
+  id TEXT PRIMARY KEY, added_s REAL NOT NULL, added_by TEXT NOT NULL, expires_s REAL, document TEXT NOT NULL);
+CREATE TABLE query_set(one INTEGER PRIMARY KEY CHECK(one = 1), revision INTEGER NOT NULL, document BLOB NOT NULL);
+CREATE TABLE users(
+  name TEXT PRIMARY KEY, password TEXT NOT NULL, role TEXT NOT NULL, disabled INTEGER NOT NULL DEFAULT 0,
+  must_change INTEGER NOT NULL, made_s REAL NOT NULL);
+CREATE TABLE sessions(
+  token BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES users(name), csrf BLOB, expires_s REAL NOT NULL);
+CREATE INDEX sessions_user ON sessions(user);
+CREATE TABLE audit(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry TEXT NOT NULL);
+"""
+
+
+class Database:
+    """One writer and one reader of a file; each may be used by any thread.
+
+    Args:
+        path: the file; made with its tables when absent, readable by nobody else.
+
+    Raises:
+        StoreError: no such folder, of a newer tagclip, damaged, or not a station's file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
+        try:
+            path.touch(mode=0o600)
+            self._writer = _connect(path)
+            self._make()
+            self._reader = _connect(path)
+            self._reader.execute("PRAGMA query_only = ON")
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(
+                f"{path} cannot be opened as a station's records ({error}); name the right --data"
+            ) from error
+
+    def _make(self) -> None:
+        with self.write() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version > VERSION:
+                raise StoreError(
+                    f"{self.path} is of a newer tagclip (form {version}, this one knows {VERSION}); upgrade"
+                )
+            if version == 0:
+                for statement in _TABLES.split(";\n"):
+                    if statement.strip():
+                        connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A transaction; when the block has ended without an error, what it wrote survives a power cut.
+
+        Raises:
+            sqlite3.Error: disk full, for one; then nothing of it was written.
+        """
+        with self._write_lock:
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection that cannot write; each statement sees what was committed before it."""
+        with self._read_lock:
+            yield self._reader
+
+    def close(self) -> None:
+        """Waits for whoever reads or writes."""
+        with self._write_lock, self._read_lock:
+            self._reader.close()
+            self._writer.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Autocommit: transactions are begun by hand, so that none begins without taking the write lock at once.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+    connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")  # what retention deletes does not lie on in free pages
+    connection.execute("PRAGMA journal_size_limit = 16777216")
+    return connection

@@ -1,0 +1,127 @@
+"""What devices ask: enrol, hand in, and fetch the queries."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tagclip.runtime.station.limits import network
+from tagclip.runtime.station.web import ANYONE, DEVICE, Answer, Ask, Refusal, Route
+from tagclip.runtime.sync_fields import Row
+from tagclip.runtime.sync_messages import batch_of
+
+MAX_WAIT_S = 30.0
+_MANY = 1 << 53
+_TAKES = {"accept-encoding": "gzip"}  # of bodies, RFC 7694
+
+
+def enrol(ask: Ask) -> Answer:
+    """A one-time code becomes a token."""
+    fields = ask.fields()
+    code, device = fields.text("code", max_length=64), fields.device()
+    public = Row(fields.free("public"), "body.public")
+    version = public.text("version", max_length=64)
+    encoder_id = None if public.null("encoder_id") else public.text("encoder_id")
+    public.close()
+    fields.close()
+    key = network(ask.address)
+    if wait_s := ask.station.enrol_tries.take(key):
+        raise Refusal(429, "too many wrong codes from this address; wait", wait_s=wait_s)
+    token = ask.station.store.enrol(code, device, version, encoder_id, ask.address)
+    if token is None:
+        raise Refusal(
+            403, f"no such code for {device}, or it was used, or is too old; ask an admin for another"
+        )
+    ask.station.enrol_tries.forgive(key)
+    return Answer({"token": token, "station_public_key": ask.station.public_pem(), "device": device})
+
+
+def messages(ask: Ask) -> Answer:
+    """A batch; what the answer acknowledges is on the disk."""
+    batch = batch_of(ask.body)
+    if batch.device != ask.device:
+        raise Refusal(403, f"batch.device: the token is that of {ask.device}, found {batch.device}")
+    return Answer(ask.station.store.take(batch).to_json(), headers=_TAKES)
+
+
+async def queries(ask: Ask) -> Answer:
+    """The signed set, as soon as there is a newer one than the device has."""
+    from starlette.concurrency import run_in_threadpool
+
+    known = _number(ask, "revision", 0, _MANY)
+    end_s = time.monotonic() + _number(ask, "wait_s", 0, MAX_WAIT_S)
+    station = ask.station
+    await run_in_threadpool(station.store.saw, ask.device, int(known))
+    while True:
+        event = station.bell.event()
+        revision, document = station.queries.current()
+        if revision > known:
+            return Answer(data=document, headers=_TAKES)
+        left_s = end_s - time.monotonic()
+        if left_s <= 0 or station.bell.closing:
+            return Answer(headers=_TAKES)
+        try:
+            await asyncio.wait_for(event.wait(), left_s)
+        except asyncio.TimeoutError:
+            return Answer(headers=_TAKES)
+
+
+def _number(ask: Ask, name: str, low: float, high: float) -> float:
+    text = ask.query.get(name, "0")
+    try:
+        value = float(text) if name == "wait_s" else int(text) if text.isascii() and text.isdigit() else -1
+    except ValueError:
+        value = -1
+    if not low <= value <= high:
+        raise Refusal(400, f"{name}: expected a number from {low:g} to {high:g}, found {text[:40]!r}")
+    return value
+
+
+ROUTES = (
+    Route(
+        "POST",
+        "/api/v1/enrol",
+        ANYONE,
+        enrol,
+        "A device's one-time code becomes its token.",
+        json_only=False,
+        body={
+            "type": "object",
+            "required": ["code", "device", "public"],
+            "properties": {
+                "code": {"type": "string"},
+                "device": {"type": "string"},
+                "public": {
+                    "type": "object",
+                    "required": ["version", "encoder_id"],
+                    "properties": {"version": {"type": "string"}, "encoder_id": {"type": ["string", "null"]}},
+                },
+            },
+        },
+    ),
+    Route(
+        "POST",
+        "/api/v1/device/messages",
+        DEVICE,
+        messages,
+        "Hand in at most 64 messages and the device's state; what is acknowledged is on the station's disk.",
+        json_only=False,
+        body={
+            "type": "object",
+            "required": ["device", "messages", "status"],
+            "properties": {
+                "device": {"type": "string"},
+                "messages": {"type": "array", "maxItems": 64, "items": {"type": "object"}},
+                "status": {"type": "object"},
+            },
+        },
+    ),
+    Route(
+        "GET",
+        "/api/v1/device/queries",
+        DEVICE,
+        queries,
+        "The signed set of standing queries, once its revision is greater than the device's; else 204.",
+        query={"revision": "of the set that the device has", "wait_s": "how long to wait, at most 30"},
+    ),
+)

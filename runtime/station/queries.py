@@ -1,0 +1,141 @@
+"""The standing queries, and the signed set of them that every device ends with."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.ids import uuid7
+from tagclip.runtime.keys import PrivateKey
+from tagclip.runtime.station.audit import record
+from tagclip.runtime.station.database import Database
+from tagclip.runtime.sync_messages import MAX_QUERIES, sign
+
+# A device that was away for less than this comes back with a set that still holds.
+SET_S = 30 * 86400.0
+RENEW_S = 86400.0
+
+
+class Queries:
+    """Every change makes a new set, one revision higher, in the same transaction.
+
+    Args:
+        database: that of the station.
+        key: signs the sets.
+        changed: called after a new set was committed, with its revision; in any thread.
+    """
+
+    def __init__(self, database: Database, key: PrivateKey, changed: Callable[[int], None]) -> None:
+        self._database, self._key, self._changed = database, key, changed
+        self._lock = threading.Lock()
+        with database.read() as connection:
+            row = connection.execute("SELECT revision, document FROM query_set").fetchone()
+        self._current: tuple[int, bytes] = (row[0], row[1]) if row else (0, b"")
+        if not row:
+            self._change(lambda connection: None)
+
+    def current(self) -> tuple[int, bytes]:
+        """Revision and signed JSON of the newest set."""
+        return self._current
+
+    def add(self, query: dict[str, Any], by: str) -> dict[str, Any]:
+        """Add a query that has every key of a set's query but `id`. Returns it with its id.
+
+        Raises:
+            ConfigError: there are too many.
+            SyncError: a value that no set may hold; nothing was changed.
+        """
+        query = {**query, "id": str(uuid7())}
+
+        def change(connection: sqlite3.Connection) -> None:
+            (count,) = connection.execute("SELECT count(*) FROM queries").fetchone()
+            if count >= MAX_QUERIES:
+                raise ConfigError(
+                    f"there are {count} queries, the most that a device takes; remove one first"
+                )
+            connection.execute(
+                "INSERT INTO queries(id, added_s, added_by, expires_s, document) VALUES(?, ?, ?, ?, ?)",
+                (query["id"], time.time(), by, query["expires_s"], json.dumps(query)),
+            )
+            told = {key: query[key] for key in ("text", "reason", "view", "expires_s")}
+            record(connection, by, "query.add", query=query["id"], **told)
+
+        self._change(change)
+        return query
+
+    def remove(self, id_: str, by: str) -> bool:
+        """Remove a query; its hits stay. False if there is no such."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT 1 FROM queries WHERE id = ?", (id_,)).fetchone()
+        if not row:
+            return False
+
+        def change(connection: sqlite3.Connection) -> None:
+            if connection.execute("DELETE FROM queries WHERE id = ?", (id_,)).rowcount:
+                record(connection, by, "query.remove", query=id_)
+
+        self._change(change)
+        return True
+
+    def listed(self) -> list[dict[str, Any]]:
+        """All that stand, oldest first, without their vectors, with `added_by` and `added_s`."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT document, added_by, added_s FROM queries WHERE expires_s IS NULL OR expires_s > ?"
+                " ORDER BY added_s, id",
+                (time.time(),),
+            ).fetchall()
+        listed = []
+        for text, by, added_s in rows:
+            query = json.loads(text)
+            del query["vector"]
+            listed.append({**query, "added_by": by, "added_s": added_s})
+        return listed
+
+    def renew(self) -> None:
+        """Drop queries whose time is over, and issue the set anew once a day; to be called every few minutes."""
+        now_s = time.time()
+        with self._database.read() as connection:
+            over = connection.execute("SELECT id FROM queries WHERE expires_s <= ?", (now_s,)).fetchall()
+        issued_s = json.loads(self._current[1])["issued_s"]
+        # In both directions: a set that was issued while the clock was years ahead holds for good, or never.
+        if not over and abs(now_s - issued_s) < RENEW_S:
+            return
+
+        def change(connection: sqlite3.Connection) -> None:
+            for (id_,) in over:
+                connection.execute("DELETE FROM queries WHERE id = ?", (id_,))
+                record(connection, "station", "query.expire", query=id_)
+
+        self._change(change)
+
+    def _change(self, change: Callable[[sqlite3.Connection], None]) -> None:
+        with self._lock:
+            with self._database.write() as connection:
+                change(connection)
+                last = connection.execute("SELECT revision FROM query_set").fetchone()
+                now_s = time.time()
+                rows = connection.execute(
+                    "SELECT document FROM queries WHERE expires_s IS NULL OR expires_s > ? ORDER BY added_s, id",
+                    (now_s,),
+                ).fetchall()
+                revision = (last[0] if last else 0) + 1
+                document = {
+                    "revision": revision,
+                    "issued_s": round(now_s, 3),
+                    "expires_s": round(now_s + SET_S, 3),
+                    "queries": [json.loads(row[0]) for row in rows],
+                }
+                data = json.dumps(sign(document, self._key), separators=(",", ":")).encode("ascii")
+                connection.execute(
+                    "INSERT INTO query_set(one, revision, document) VALUES(1, ?, ?) ON CONFLICT(one)"
+                    " DO UPDATE SET revision = excluded.revision, document = excluded.document",
+                    (revision, data),
+                )
+            self._current = revision, data
+        self._changed(revision)

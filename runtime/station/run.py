@@ -1,0 +1,103 @@
+"""`tagclip station`, from its options to its end."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tagclip.runtime.errors import ConfigError, MachineError
+from tagclip.runtime.health_server import parse_listen
+from tagclip.runtime.service import Notifier, Stop
+from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
+from tagclip.runtime.station.station import TLS, Encoder, Station, hold, say_address
+from tagclip.runtime.station.tls import Identity, given_identity, own_identity
+
+log = logging.getLogger(__name__)
+
+
+def run_station(
+    data: Path,
+    listen: str,
+    names: tuple[str, ...],
+    bundle: Path | None,
+    cert: Path | None,
+    key: Path | None,
+    days: float,
+    max_gb: float,
+    tell: Callable[[str], None],
+) -> None:
+    """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
+
+    Args:
+        tell: is given what a person has to read.
+
+    Raises:
+        TagclipError: what cannot be used; nothing was begun.
+    """
+    host, port = parse_listen(listen, exposed=True)  # everything but /health asks who it is
+    if (cert is None) != (key is None):
+        raise ConfigError("--cert and --key belong together; give both, or neither for the station's own")
+    lock = hold(data)
+    try:
+        known_by = list(names) or [_name(host)]
+        every_name = [*known_by, host, socket.gethostname(), "127.0.0.1"]
+        named = [name for name in every_name if name not in ("0.0.0.0", "::")]
+
+        def identify() -> Identity:
+            if cert is not None and key is not None:
+                return given_identity(cert, key, data / TLS)
+            return own_identity(data / TLS, named)
+
+        with Stop() as stop:
+            station = Station(data, identify(), Encoder(bundle))
+            try:
+                _run(station, (host, port), known_by[0], days, int(max_gb * 1e9), identify, stop, tell)
+            finally:
+                station.close()
+            if stop.failed:
+                raise MachineError(f"{stop.reason}; the log says why")
+    finally:
+        os.close(lock)
+
+
+def _run(
+    station: Station,
+    address: tuple[str, int],
+    name: str,
+    days: float,
+    max_bytes: int,
+    identify: Callable[[], Identity],
+    stop: Stop,
+    tell: Callable[[str], None],
+) -> None:
+    notifier = Notifier()
+    with Server(station, address) as server:
+        at = f"[{name}]:{server.port}" if ":" in name else f"{name}:{server.port}"
+        say_address(station.data, at, station.identity.fingerprint())
+        first = station.first_admin()
+        tell(f"station on https://{at}, authority {station.identity.fingerprint()}")
+        if first:
+            tell(f"first start: user {first[0]}, one-time password {first[1]} (it is shown this once)")
+        keeper = Housekeeping(station, server, days, max_bytes, identify)
+        notifier.ready()
+        next_s = 0.0
+        while not stop.wait(1.0):
+            notifier.alive()
+            if not server.alive():
+                stop.request("the station's server ended", failed=True)
+            elif time.monotonic() >= next_s:
+                keeper.work()
+                next_s = time.monotonic() + KEEP_EVERY_S
+        notifier.stopping()
+    notifier.close()
+    log.info("stopped by %s", stop.reason)
+
+
+def _name(host: str) -> str:
+    """What to tell devices when nobody said how they reach the station."""
+    return socket.gethostname() if ipaddress.ip_address(host).is_unspecified else host

@@ -1,0 +1,327 @@
+"""What devices told the station, and the devices themselves.
+
+All SQL of devices, messages, hits and pictures is here, of queries in queries.py and of users in users.py: the places
+to change for another database.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import secrets
+import sqlite3
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tagclip.runtime.errors import ConfigError, SyncError
+from tagclip.runtime.hit import REVIEWS
+from tagclip.runtime.station.audit import record
+from tagclip.runtime.station.database import Database
+from tagclip.runtime.sync_fields import DEVICE_NAME
+from tagclip.runtime.sync_messages import HIT, PICTURE, Answer, Batch, Message, id_of, message_of
+
+SEEN_EVERY_S = 5.0  # a device that polls says so no more often
+MAX_QUARANTINE = 2000  # rows, the oldest go
+MAX_RAW = 4096  # characters of a malformed message that are kept
+CODE_MINUTES = 60.0
+
+
+def digest(secret: str) -> bytes:
+    """What is kept of a token or code. They are random, so that a fast hash will do."""
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which hits: of one query, of one device, seen at or after `since_s` (Unix time), of one review."""
+
+    query_id: str | None = None
+    device: str | None = None
+    since_s: float | None = None
+    review: str | None = None
+
+
+class Store:
+    """Records of devices and what they sent; any thread may call.
+
+    Args:
+        database: that of the station.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # ---- devices
+
+    def make_code(self, device: str, made_by: str, minutes: float = CODE_MINUTES) -> tuple[str, float]:
+        """A new one-time code for `device`, and until when it can be used (Unix time).
+
+        Raises:
+            ConfigError: no name for a device.
+        """
+        if not DEVICE_NAME.fullmatch(device):
+            raise ConfigError(
+                f"{device[:80]!r} cannot name a device; expected 1 to 63 letters, digits, dots, hyphens, underscores"
+            )
+        code = base64.b32encode(secrets.token_bytes(15)).decode("ascii").lower()
+        expires_s = time.time() + minutes * 60
+        with self._database.write() as connection:
+            connection.execute(
+                "DELETE FROM enrolments WHERE expires_s < ? OR device = ?", (time.time(), device)
+            )
+            connection.execute(
+                "INSERT INTO enrolments(code, device, made_by, expires_s) VALUES(?, ?, ?, ?)",
+                (digest(code), device, made_by, expires_s),
+            )
+            record(connection, made_by, "device.invite", device=device, expires_s=round(expires_s))
+        return code, expires_s
+
+    def enrol(self, code: str, device: str, version: str, encoder_id: str | None, address: str) -> str | None:
+        """Use a code up: the device's token, or None if the code is wrong, used, too old or of another device.
+
+        A device that was enrolled before gets a new token, and the old one ends.
+        """
+        now_s, token = time.time(), secrets.token_urlsafe(32)
+        with self._database.write() as connection:
+            used = connection.execute(
+                "UPDATE enrolments SET used_s = ? WHERE code = ? AND device = ? AND used_s IS NULL AND expires_s > ?",
+                (now_s, digest(code), device, now_s),
+            ).rowcount
+            if not used:
+                record(connection, "", "device.enrol.refused", device=device, address=address)
+                return None
+            connection.execute(
+                "INSERT INTO devices(name, token, enrolled_s, version, encoder_id) VALUES(?, ?, ?, ?, ?)"
+                " ON CONFLICT(name) DO UPDATE SET token = excluded.token, enrolled_s = excluded.enrolled_s,"
+                " version = excluded.version, encoder_id = excluded.encoder_id",
+                (device, digest(token), now_s, version, encoder_id),
+            )
+            record(connection, device, "device.enrol", address=address)
+        return token
+
+    def device_of(self, token: str) -> str | None:
+        """Whose token it is."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT name FROM devices WHERE token = ?", (digest(token),)).fetchone()
+        return row[0] if row else None
+
+    def dismiss(self, device: str, by: str) -> bool:
+        """End a device's token; what it sent stays. False if there is no such device."""
+        with self._database.write() as connection:
+            found = connection.execute("DELETE FROM devices WHERE name = ?", (device,)).rowcount
+            connection.execute("DELETE FROM enrolments WHERE device = ?", (device,))
+            if found:
+                record(connection, by, "device.remove", device=device)
+        return bool(found)
+
+    def saw(self, device: str, revision: int) -> None:
+        """A device asked for queries and has the set of `revision`."""
+        now_s = time.time()
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT seen_s, revision FROM devices WHERE name = ?", (device,)
+            ).fetchone()
+        if row and (row[0] is None or row[1] != revision or abs(now_s - row[0]) > SEEN_EVERY_S):
+            with self._database.write() as connection:
+                connection.execute(
+                    "UPDATE devices SET seen_s = ?, revision = ? WHERE name = ?", (now_s, revision, device)
+                )
+
+    def devices(self) -> list[dict[str, Any]]:
+        """All devices, by name; never their tokens."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT name, enrolled_s, seen_s, revision, version, encoder_id, status FROM devices ORDER BY name"
+            ).fetchall()
+        names = ("name", "enrolled_s", "seen_s", "queries_revision", "version", "encoder_id")
+        return [
+            {**dict(zip(names, row[:-1], strict=True)), "status": json.loads(row[-1]) if row[-1] else None}
+            for row in rows
+        ]
+
+    # ---- messages
+
+    def take(self, batch: Batch) -> Answer:
+        """Keep a batch; when this returns, what it acknowledges survives a power cut, and none of it counts twice."""
+        now_s = time.time()
+        acks: list[str] = []
+        rejected: dict[str, str] = {}
+        checked: list[tuple[object, Message | str]] = []
+        for row in batch.rows:
+            try:
+                message = message_of(row)
+                if message.device != batch.device:
+                    raise SyncError(f"message.device: expected {batch.device}, who sent it")
+                if message.kind not in (HIT, PICTURE):
+                    raise SyncError("message.kind: a status is not kept; send it as the batch's status")
+                checked.append((row, message))
+            except SyncError as error:
+                checked.append((row, str(error)))
+            except RecursionError:  # quoting what was found
+                checked.append((row, "message: nested too deep"))
+        with self._database.write() as connection:
+            for row, found in checked:
+                reason = found if isinstance(found, str) else _keep(connection, found, now_s)
+                if reason is None and isinstance(found, Message):
+                    acks.append(found.id)
+                    continue
+                reason = str(reason)[:1000]
+                _quarantine(connection, batch.device, row, reason, now_s)
+                if name := id_of(row):
+                    rejected[name] = reason
+            connection.execute(
+                "UPDATE devices SET seen_s = ?, status = coalesce(?, status) WHERE name = ?",
+                (now_s, json.dumps(batch.status) if batch.status else None, batch.device),
+            )
+            last = connection.execute("SELECT revision FROM query_set").fetchone()
+        return Answer(tuple(dict.fromkeys(acks)), rejected, last[0] if last else 0)
+
+    def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Malformed messages, the newest first; `raw` is cut."""
+        with self._database.read() as connection:
+            rows = connection.execute(
+                "SELECT device, received_s, reason, raw FROM quarantine ORDER BY received_s DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [dict(zip(("device", "received_s", "reason", "raw"), row, strict=True)) for row in rows]
+
+    # ---- hits
+
+    def hits(
+        self, where: Filter, after: int | None, limit: int, by: str
+    ) -> tuple[list[dict[str, Any]], int | None]:
+        """Hits, those that came last first, and what to give as `after` for the next page (None: there is none).
+
+        The search is in the audit log; further pages of it are not.
+        """
+        texts, values = ["1"], []
+        for text, value in (
+            ("hits.query_id = ?", where.query_id),
+            ("hits.device = ?", where.device),
+            ("best_s >= ?", where.since_s),
+            ("review = ?", where.review),
+            ("place < ?", after),
+        ):
+            if value is not None:
+                texts.append(text)
+                values.append(value)
+        if after is None:
+            asked = {key: value for key, value in vars(where).items() if value is not None}
+            with self._database.write() as connection:
+                record(connection, by, "hits.search", **asked)
+        with self._database.read() as connection:
+            rows = connection.execute(
+                f"SELECT {_HIT} FROM hits WHERE {' AND '.join(texts)} ORDER BY place DESC LIMIT ?",
+                (*values, limit + 1),
+            ).fetchall()
+        more = rows[limit - 1][0] if len(rows) > limit else None
+        return [_shown(row) for row in rows[:limit]], more
+
+    def picture(self, hit_id: str, by: str) -> bytes | None:
+        """JPEG of a hit; that it was looked at is in the audit log."""
+        with self._database.write() as connection:
+            row = connection.execute(
+                "SELECT jpeg FROM pictures JOIN hits ON hits.id = hit_id AND hits.device = pictures.device"
+                " WHERE hit_id = ?",
+                (hit_id,),
+            ).fetchone()
+            if row:
+                record(connection, by, "picture.view", hit=hit_id)
+        return row[0] if row else None
+
+    def review(self, hit_id: str, review: str, by: str) -> dict[str, Any] | None:
+        """A person's decision of REVIEWS; the hit as it is now, None if there is no such."""
+        if review not in REVIEWS:
+            raise ConfigError(f"review: expected one of {', '.join(REVIEWS)}, found {review[:40]!r}")
+        with self._database.write() as connection:
+            connection.execute(
+                "UPDATE hits SET review = ?, reviewed_by = ?, reviewed_s = ? WHERE id = ?",
+                (review, by, time.time(), hit_id),
+            )
+            row = connection.execute(f"SELECT {_HIT} FROM hits WHERE id = ?", (hit_id,)).fetchone()
+            if row:
+                record(connection, by, "hit.review", hit=hit_id, revision=row[2], review=review)
+        return _shown(row) if row else None
+
+
+_HIT = (
+    "place, hits.device, revision, received_s, document, review, reviewed_by, reviewed_s,"
+    " EXISTS(SELECT 1 FROM pictures WHERE hit_id = hits.id AND pictures.device = hits.device)"
+)
+
+
+def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
+    _, device, _, received_s, document, review, by, reviewed_s, picture = row
+    return {
+        **json.loads(document),
+        "review": review,
+        "reviewed_by": by,
+        "reviewed_s": reviewed_s,
+        "device": device,
+        "received_s": received_s,
+        "picture": bool(picture),
+    }
+
+
+def _keep(connection: sqlite3.Connection, message: Message, now_s: float) -> str | None:
+    """Put a message in its table; why not, if it never can be."""
+    body = message.body
+    hit_id = body["id"] if message.kind == HIT else body["hit_id"]
+    owner = connection.execute("SELECT device FROM hits WHERE id = ?", (hit_id,)).fetchone()
+    if owner and owner[0] != message.device:
+        return f"message.body: hit {hit_id} is another device's"
+    new = connection.execute(
+        "INSERT INTO messages(device, id, received_s) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
+        (message.device, message.id, now_s),
+    ).rowcount
+    if not new:
+        return None
+    if message.kind == HIT:
+        # A person's review stays: the device does not know it.
+        connection.execute(
+            "INSERT INTO hits(id, device, query_id, revision, best_s, received_s, document) VALUES(?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT(id) DO UPDATE SET query_id = excluded.query_id, revision = excluded.revision,"
+            " best_s = excluded.best_s, document = excluded.document WHERE excluded.revision > revision",
+            (
+                hit_id,
+                message.device,
+                body["query_id"],
+                body["revision"],
+                float(body["best_s"]),
+                now_s,
+                json.dumps(body),
+            ),
+        )
+    else:
+        connection.execute(
+            "INSERT INTO pictures(hit_id, device, revision, received_s, jpeg) VALUES(?, ?, ?, ?, ?)"
+            " ON CONFLICT(hit_id, device) DO UPDATE SET revision = excluded.revision, jpeg = excluded.jpeg"
+            " WHERE excluded.revision > revision",
+            (hit_id, message.device, body["revision"], now_s, message.jpeg()),
+        )
+    return None
+
+
+def _quarantine(connection: sqlite3.Connection, device: str, row: object, reason: str, now_s: float) -> None:
+    try:
+        raw = json.dumps(row, sort_keys=True)  # ASCII: whatever strange characters it holds
+    except RecursionError:  # Python reads deeper than it writes
+        raw = f'{{"id": {json.dumps(id_of(row))}}}'
+    reason = reason.encode("ascii", "backslashreplace").decode()
+    connection.execute(
+        "INSERT INTO quarantine(digest, device, received_s, reason, raw) VALUES(?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        (
+            digest(device + "\n" + raw),
+            device,
+            now_s,
+            reason,
+            raw[:MAX_RAW],
+        ),
+    )
+    connection.execute(
+        "DELETE FROM quarantine WHERE digest IN"
+        " (SELECT digest FROM quarantine ORDER BY received_s DESC LIMIT -1 OFFSET ?)",
+        (MAX_QUARANTINE,),
+    )
