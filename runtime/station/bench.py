@@ -1,0 +1,143 @@
+"""How quick a station is here: `python -m tagclip.runtime.station.bench --devices 50 --queries 100`.
+
+Devices are threads of this process, each with the connections that a real one has, over TLS on the loopback: they wait
+for queries, and hand in a hit every two seconds. So the clients take part of the processor, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from tagclip.runtime.errors import SyncError
+from tagclip.runtime.hit import Hit
+from tagclip.runtime.ids import uuid7
+from tagclip.runtime.station.server import Server
+from tagclip.runtime.station.station import Encoder, Station
+from tagclip.runtime.station.tls import own_identity
+from tagclip.runtime.sync_https import HttpsCarrier
+from tagclip.runtime.sync_messages import HIT, Message
+from tagclip.runtime.terminal import aligned
+
+HIT_EVERY_S = 2.0
+CHANGES = 15  # queries that are added while devices wait
+SETTLE_S = 3.0
+REACH_S = 10.0  # for a query to reach every device
+EXCHANGE_S = 30.0
+
+
+def measure(devices: int, queries: int) -> dict[str, list[float]]:
+    """Times in seconds: `armed`, from a query's being asked for to a device's having it; `handed_in`, a hit's.
+
+    Raises:
+        SyncError: the station does not answer.
+    """
+    armed: list[float] = []
+    handed_in: list[float] = []
+    changed: dict[int, float] = {}  # revision -> when it was asked for
+    stop = threading.Event()
+    with tempfile.TemporaryDirectory() as place:
+        data = Path(place) / "station"
+        station = Station(data, own_identity(data / "tls", ["127.0.0.1"]), Encoder(None))
+        names = [f"d{number}" for number in range(devices)]
+        tokens = []
+        for name in names:
+            code, _ = station.store.make_code(name, "bench")
+            tokens.append(str(station.store.enrol(code, name, "1", None, "bench")))
+        for number in range(queries):
+            _add(station, f"a woman in a red jacket, number {number}")
+        ca_pem = station.identity.ca.read_text(encoding="ascii")
+        with Server(station, ("127.0.0.1", 0)) as server:
+            carriers = [HttpsCarrier(f"127.0.0.1:{server.port}", ca_pem, token) for token in tokens]
+
+            def wait(carrier: HttpsCarrier) -> None:
+                revision = 0
+                while not stop.is_set():
+                    document = carrier.queries(revision, 5.0)
+                    if document is not None:
+                        revision = int(document["revision"])
+                        if revision in changed:
+                            armed.append(time.monotonic() - changed[revision])
+
+            def hand_in(carrier: HttpsCarrier, name: str) -> None:
+                sequence = 0
+                while not stop.wait(HIT_EVERY_S):
+                    sequence += 1
+                    batch = {"device": name, "messages": [_message(name, sequence)], "status": {}}
+                    begun_s = time.monotonic()
+                    answer = carrier.exchange(json.dumps(batch).encode(), EXCHANGE_S)
+                    if answer.rejected:
+                        raise SyncError(f"the station refuses a hit: {answer.rejected}")
+                    handed_in.append(time.monotonic() - begun_s)
+
+            pool = ThreadPoolExecutor(2 * devices)
+            work = [pool.submit(wait, carrier) for carrier in carriers]
+            work += [pool.submit(hand_in, *each) for each in zip(carriers, names, strict=True)]
+            time.sleep(SETTLE_S)
+            for number in range(CHANGES):
+                before = len(armed)
+                changed[station.queries.current()[0] + 1] = time.monotonic()
+                _add(station, f"blue jeans, number {number}")
+                end_s = time.monotonic() + REACH_S
+                while len(armed) - before < devices and time.monotonic() < end_s:
+                    time.sleep(0.01)
+            stop.set()
+            for each in work:
+                each.result()
+            pool.shutdown()
+            for carrier in carriers:
+                carrier.close()
+        station.close()
+    return {"armed": armed, "handed_in": handed_in}
+
+
+def _add(station: Station, text: str) -> None:
+    """As the API's route does it: the text is embedded, too."""
+    query: dict[str, object] = {
+        "text": text,
+        "view": "auto",
+        "vector": station.encoder.vector(text),
+        "reason": "bench",
+    }
+    query |= {"encoder_id": station.encoder.encoder_id, "expires_s": None}
+    station.queries.add(query | {"alarms_per_hour": None, "alarms_per_1000": None}, "bench")
+
+
+def _message(device: str, sequence: int) -> dict[str, object]:
+    now_s = time.time()
+    hit = Hit(
+        uuid7(), 1, "q1", "a woman in a red jacket", uuid7(), "north", "aerial", "e" * 16, 0.4, 1e-4, 0.1, 0.3,
+        now_s - 2, now_s, now_s - 1, 7, (1.0, 2.0, 30.0, 80.0), (768, 576),
+    )  # fmt: skip
+    return Message(str(uuid7()), device, HIT, now_s, str(uuid7()), sequence, hit.to_json()).to_json()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Time a station with devices that wait and send.")
+    parser.add_argument("--devices", type=int, default=50)
+    parser.add_argument("--queries", type=int, default=100, help="That stand.")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    found = measure(asked.devices, asked.queries)
+    if asked.json:
+        print(json.dumps(found))
+        return
+    rows: list[tuple[str, ...]] = [("", "times", "p50, ms", "p95, ms", "p99, ms", "most, ms")]
+    for name, told in (("armed", "a query to a device's hands"), ("handed_in", "a hit to acknowledged")):
+        times = 1000 * np.array(found[name] or [np.nan])
+        rows.append(
+            (told, str(len(found[name])), *(f"{np.percentile(times, p):.1f}" for p in (50, 95, 99, 100)))
+        )
+    print(aligned(rows, {0}))
+
+
+if __name__ == "__main__":
+    main()
