@@ -29,7 +29,7 @@ from tagclip.train.checkpoint import read_tensors
 from tagclip.train.detector.model import MULTIPLE_PX, Peaks, PersonNet
 
 LARGEST_PX = (960, 736)  # of one look; larger frames are tiled
-MIN_SCORE = 0.3
+MIN_SCORE = 0.4
 SAME_PERSON_IOU = 0.5
 MOST_DIFFERENCE = 5e-3  # of the map, 0..1, which 16 bits a weight and other sums make
 

@@ -18,6 +18,7 @@ PAGES = [
         for page in (
             "ablation",
             "alerts",
+            "benchmarks",
             "card/card",
             "model",
             "data",

@@ -15,8 +15,11 @@ pytest.importorskip("onnxruntime")
 
 from tagclip.runtime.association import iou
 from tagclip.runtime.bundle import open_bundle, shipped_bundle_path
+from tagclip.runtime.detectors import SHIPPED
 from tagclip.runtime.encoder import TextEncoder
+from tagclip.runtime.onnx_detector import OnnxDetector
 from tagclip.runtime.selftest import run_probe
+from tagclip.runtime.source import VideoSource
 
 CLIP = shipped_bundle_path().parent / "example.mp4"
 
@@ -41,6 +44,24 @@ def test_the_bundle_is_sound_and_small() -> None:
     assert sum(sizes.values()) <= 12_000_000
     assert max(sizes["image-aerial.onnx"], sizes["image-ground.onnx"]) <= 4_000_000
     assert CLIP.stat().st_size <= 3_000_000
+
+
+def test_the_detector_ships_and_finds_most(tmp_path: Path) -> None:
+    """On the example: most of those who are wholly seen, and not many others; its contract fits its graph."""
+    truth = json.loads(CLIP.with_suffix(".json").read_text())
+    source = VideoSource(CLIP)
+    detector = OnnxDetector(SHIPPED, (source.width_px, source.height_px))
+    found = asked = said = 0
+    for frame in source:
+        if frame.index % 10:
+            continue
+        boxes = detector.detect(frame).boxes_xywh_px
+        people = [p for p in truth["frames"][frame.index]["people"] if p.get("visible", 1.0) >= 0.7]
+        said += len(boxes)
+        asked += len(people)
+        found += sum(any(overlap(p["box_xywh_px"], list(box)) > 0.5 for box in boxes) for p in people)
+    assert SHIPPED.stat().st_size <= 6_000_000
+    assert found >= 0.6 * asked and said <= 2 * asked
 
 
 def truth_id(result: dict[str, Any], truth: dict[str, Any]) -> int | None:
