@@ -347,9 +347,8 @@ def test_a_power_cut_loses_nothing_that_was_put(disk: Path) -> None:
 
 @pytest.mark.slow
 def test_the_power_cuts_would_lose_what_is_not_synchronous(disk: Path) -> None:
-    """The control: with synchronous=NORMAL, hits are lost by the very same cuts."""
-    lost, _ = lost_by_power_cuts(disk, max(POWER_CUTS // 2, 3), "NORMAL")
-    assert lost > 0
+    """The control: with synchronous=NORMAL, hits are lost by such cuts; on a busy machine not by each."""
+    assert any(lost_by_power_cuts(disk, 3, "NORMAL")[0] > 0 for _ in range(10))
 
 
 @pytest.mark.slow

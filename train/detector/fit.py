@@ -123,7 +123,7 @@ def _batches(data: _Pictures, epochs: int, batch: int, workers: int, pinned: boo
         batch_sampler=jobs,
         collate_fn=_collated,
         num_workers=workers,
-        multiprocessing_context="spawn",  # a fork of OpenCV's threads may wait for ever
+        multiprocessing_context="spawn" if workers else None,  # a fork of OpenCV's threads may wait for ever
         worker_init_fn=_one_thread,
         pin_memory=pinned,
     )
@@ -147,7 +147,7 @@ def _one_thread(number: int) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
-    "--workers", type=click.IntRange(min=1), default=1, show_default=True, help="That make batches."
+    "--workers", type=click.IntRange(min=0), default=1, show_default=True, help="That make batches."
 )
 def main(
     folders: tuple[Path, ...],
