@@ -55,7 +55,7 @@ def of_folder(folder: Path, encoder: Encoder, encoder_id: str, tick: Tick) -> Ba
         for served in (view, AUTO):
             vectors = []
             for batch in _batches([file for files in pictures[view].values() for file in files]):
-                vectors.append(encoder(served).embed([_read(file) for file in batch]))
+                vectors.append(encoder(served).embed([read_listed(file) for file in batch]))
                 done += len(batch)
                 tick(done, total)
             people = _people(np.concatenate(vectors), [len(files) for files in pictures[view].values()])
@@ -159,7 +159,8 @@ def _batches(files: list[Path]) -> Iterator[list[Path]]:
         yield files[start : start + AT_ONCE]
 
 
-def _read(path: Path) -> Image:
+def read_listed(path: Path) -> Image:
+    """A picture that annotations list, RGB uint8 (H, W, 3). Raises: DataError, it cannot be read."""
     image = read_image(path)
     if image is None:
         raise DataError(f"{path} is listed, and cannot be read as a picture")

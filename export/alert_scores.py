@@ -21,7 +21,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.calibration.collect import ANNOTATIONS, of_folder
+from tagclip.calibration.collect import ANNOTATIONS, of_folder, read_listed
 from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, standing
 from tagclip.runtime.association import iou
 from tagclip.runtime.background import Background, People, read_background
@@ -29,11 +29,10 @@ from tagclip.runtime.boxes import Detections
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.cli import run
 from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
-from tagclip.runtime.errors import DataError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.judge import Yardstick, yardsticks
-from tagclip.runtime.source import Frame, VideoSource, read_image
+from tagclip.runtime.source import Frame, VideoSource
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.terminal import aligned
 from tagclip.runtime.views import VIEWS
@@ -96,19 +95,12 @@ def people_of(folder: Path) -> dict[str, list[Person]]:
             Person(
                 who,
                 rows[0],
-                float(np.mean([_height_px(folder / "images" / row["file_path"]) for row in rows])),
+                float(np.mean([read_listed(folder / "images" / row["file_path"]).shape[0] for row in rows])),
             )
             for who, rows in people.items()
         ]
         for view, people in found.items()
     }
-
-
-def _height_px(path: Path) -> int:
-    image = read_image(path)
-    if image is None:
-        raise DataError(f"{path} is listed, and cannot be read as a picture")
-    return int(image.shape[0])
 
 
 def queries_of(folder: Path) -> list[tuple[int, str]]:

@@ -56,6 +56,13 @@ class Promise:
         return min(1.0, self.rate / people_per_hour if self.per_hour else self.rate / 1000.0)
 
 
+def promised(per_hour: float | None, per_1000: float | None) -> Promise | None:
+    """What was given, an hour before among 1,000 people; None for neither. Raises: as `Promise`."""
+    if per_hour:
+        return Promise(per_hour)
+    return Promise(per_1000, per_hour=False) if per_1000 else None
+
+
 @dataclass(frozen=True)
 class StandingQuery:
     """A query that waits for somebody.

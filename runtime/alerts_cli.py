@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +119,7 @@ def curve(
     if alarms_per_hour and alarms_per_1000:
         raise click.UsageError("--alarms-per-hour and --alarms-per-1000 promise the same thing; drop one")
 
-    from tagclip.runtime.alerts import TYPICAL, Promise, standing
+    from tagclip.runtime.alerts import TYPICAL, Promise, promised, standing
     from tagclip.runtime.alerts_curve import curve as measured
     from tagclip.runtime.alerts_curve import draw_curve
     from tagclip.runtime.background import read_background
@@ -128,7 +127,7 @@ def curve(
     from tagclip.runtime.encoder import TextEncoder
     from tagclip.runtime.store import TrackStore
 
-    promise = Promise(alarms_per_1000, False) if alarms_per_1000 else Promise(alarms_per_hour or 1.0)
+    promise = promised(alarms_per_hour, alarms_per_1000) or Promise(1.0)
     opened = open_bundle(bundle)
     people = read_background(opened, background)
     text = TextEncoder(opened)
@@ -153,7 +152,6 @@ def _hit(path: Path, name: str) -> Hit:
         raise HitError(
             f"{path}: expected one hit whose id begins with {name!r}, found {len(found)}; give more of the id"
         )
-    uuid.UUID(str(found[0].id))
     return found[0]
 
 

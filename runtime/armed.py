@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, StandingQuery, standing, vector_of
+from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, StandingQuery, promised, standing, vector_of
 from tagclip.runtime.background import read_background
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.engines import Engines
@@ -97,9 +97,7 @@ class Armed(AbstractContextManager["Armed"]):
 
     def _standing(self, told: Query) -> StandingQuery | None:
         """A station's query, embedded there or here; None for one that this bundle cannot take, which is said."""
-        promise = self._promise
-        if told.alarms_per_hour or told.alarms_per_1000:
-            promise = Promise(told.alarms_per_hour or told.alarms_per_1000 or 1.0, bool(told.alarms_per_hour))
+        promise = promised(told.alarms_per_hour, told.alarms_per_1000) or self._promise
         try:
             if told.vector is not None and told.encoder_id == self._background.encoder_id:
                 vector = np.asarray(told.vector, np.float32)

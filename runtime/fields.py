@@ -32,9 +32,9 @@ def parse_object(data: bytes, name: str) -> dict[str, Any]:
     try:
         value = json.loads(
             data.decode("utf-8"),
-            object_pairs_hook=_distinct,
-            parse_constant=_no_constant,
-            parse_float=_finite,
+            object_pairs_hook=distinct,
+            parse_constant=no_constant,
+            parse_float=finite,
         )
         _check_depth(value)
     except (ValueError, RecursionError) as error:
@@ -154,7 +154,8 @@ def _kind(value: object) -> str:
     )
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json's object_pairs_hook. Raises: ValueError, a key appears twice."""
     # Two readers may disagree on which of two equal keys counts; a signed text must mean one thing.
     result = dict(pairs)
     if len(result) != len(pairs):
@@ -162,7 +163,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """For json's parse_float. Raises: ValueError, it is too large for a double."""
     value = float(text)
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text[:40]} is too large for a number")
@@ -180,5 +182,6 @@ def _check_depth(value: Any) -> None:
         raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
 
 
-def _no_constant(name: str) -> NoReturn:
+def no_constant(name: str) -> NoReturn:
+    """For json's parse_constant. Raises: ValueError, NaN and Infinity are no JSON."""
     raise ValueError(f"{name} is not JSON")

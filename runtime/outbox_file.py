@@ -13,6 +13,7 @@ from typing import Any
 
 from tagclip.runtime.errors import StoreError, StoreFullError
 from tagclip.runtime.files import sync_folder
+from tagclip.runtime.sqlite_file import FULL_BYTES, transaction
 
 APPLICATION_ID = 0x74616F62  # "taob"
 SCHEMA = 1
@@ -21,7 +22,6 @@ WAL_PAGES = (
 )
 WAL_BYTES = 4 << 20  # a longer one is cut to this
 BALLAST_BYTES = 4 << 20  # given up when the disk is full: room for all of the log's pages, and to delete
-FULL_BYTES = 256 << 10  # a disk with less is full
 BUSY_S = 1.0
 
 _TABLES = """
@@ -105,14 +105,8 @@ class OutboxFile:
             StoreFullError, StoreError.
         """
         with self.lock, self.named():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(self.db):
                 yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):  # a full disk ends some transactions by itself
-                    self.db.execute("ROLLBACK")
-                raise
 
     @contextlib.contextmanager
     def named(self) -> Iterator[None]:
@@ -121,7 +115,7 @@ class OutboxFile:
             yield
         except sqlite3.Error as error:
             text = str(error)
-            if "full" in text or ("I/O" in text and self._disk_is_full()):
+            if "full" in text or ("I/O" in text and self.free_bytes() < FULL_BYTES):
                 raise StoreFullError(f"{self.path}: the disk is full; free room") from error
             if "locked" in text:
                 raise StoreError(
@@ -199,7 +193,3 @@ class OutboxFile:
         with contextlib.suppress(OSError):
             return shutil.disk_usage(self.path.parent).free
         return 0
-
-    def _disk_is_full(self) -> bool:
-        """SQLite calls it an I/O error where there is no room for its files beside the outbox."""
-        return self.free_bytes() < FULL_BYTES

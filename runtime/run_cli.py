@@ -195,7 +195,7 @@ def _settings(
     **same: Any,
 ) -> Any:
     """The options as the device takes them."""
-    from tagclip.runtime.alerts import Promise
+    from tagclip.runtime.alerts import Promise, promised
     from tagclip.runtime.armed import Orders
     from tagclip.runtime.detectors import graph_of
     from tagclip.runtime.device import Settings, listening
@@ -213,7 +213,7 @@ def _settings(
         raise click.UsageError("--alarms-per-hour and --alarms-per-1000 promise the same thing; drop one")
     if not queries and not station and (alarms_per_hour or alarms_per_1000 or background or hits):
         raise click.UsageError("nobody is looked for; say whom with --query, or name a --station")
-    promise = Promise(alarms_per_1000, False) if alarms_per_1000 else Promise(alarms_per_hour or 1.0)
+    promise = promised(alarms_per_hour, alarms_per_1000) or Promise(1.0)
     where = Place(*parse_near(place, "--place")) if place else None
     return Settings(
         source=source,

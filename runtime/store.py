@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import StoreError, StoreFullError
+from tagclip.runtime.sqlite_file import disk_is_full, transaction
 from tagclip.runtime.store_clock import SteadyClock
 from tagclip.runtime.store_track import COLUMNS, StoredTrack, row_of, track_of
 
@@ -29,7 +29,6 @@ HEADER = b"SQLite format 3\x00"
 PAGE_BYTES = 4096
 WAL_BYTES = 16 << 20  # the write-ahead log is cut to this after a checkpoint
 BALLAST_BYTES = 16 << 20  # given up when the disk is full: SQLite needs room even to delete
-FULL_BYTES = 256 << 10  # a disk with less is full
 MAKE_ROOM = 0.05  # of the tracks go when it is full
 SEARCHED = "key, encoder_id, camera, start_s, end_s, latitude_deg, longitude_deg, vector"
 AT_ONCE = 4096  # of these rows: some megabytes
@@ -295,14 +294,8 @@ class TrackStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+        with transaction(self._db):
             yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # a full disk ends some transactions by itself
-                self._db.execute("ROLLBACK")
-            raise
 
     @contextlib.contextmanager
     def _named(self) -> Iterator[None]:
@@ -310,7 +303,7 @@ class TrackStore:
         try:
             yield
         except sqlite3.Error as error:
-            if "full" in str(error) or ("I/O" in str(error) and self._disk_is_full()):
+            if "full" in str(error) or ("I/O" in str(error) and disk_is_full(self.path)):
                 raise StoreFullError(
                     f"{self.path}: the disk or the quota of {self.retention.max_bytes:,} bytes is full; "
                     "free room, or allow more"
@@ -318,12 +311,6 @@ class TrackStore:
             raise StoreError(
                 f"{self.path} cannot be used as a store: {error}; move it away to begin anew"
             ) from error
-
-    def _disk_is_full(self) -> bool:
-        """SQLite calls it an I/O error where there is no room for its files beside the store."""
-        with contextlib.suppress(OSError):
-            return shutil.disk_usage(self.path.parent).free < FULL_BYTES
-        return False
 
     def _insert(self, rows: list[tuple[object, ...]], pictures: list[bytes]) -> int:
         """Rows of COLUMNS but for the key, in one transaction; how many of them were not there yet."""

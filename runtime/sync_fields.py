@@ -10,10 +10,10 @@ import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from tagclip.runtime.errors import BundleManifestError, SyncError
-from tagclip.runtime.fields import Fields
+from tagclip.runtime.fields import Fields, distinct, finite, no_constant
 
 # A name that can stand in a URL, an MQTT topic and a log as it is.
 DEVICE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -41,7 +41,7 @@ def parse(data: bytes, name: str, most_bytes: int) -> dict[str, Any]:
         )
     try:
         value = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_never, parse_float=_finite
+            data.decode("utf-8"), object_pairs_hook=distinct, parse_constant=no_constant, parse_float=finite
         )
     except (ValueError, RecursionError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)[:200]
@@ -140,22 +140,3 @@ def _is_plain(fact: object) -> bool:
     if isinstance(fact, int):
         return abs(fact) <= 1 << 53
     return fact is None or isinstance(fact, float)
-
-
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Two readers may disagree on which of two equal keys counts; a signed text must mean one thing.
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        raise ValueError("a key appears twice in one object")
-    return result
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if value in (float("inf"), float("-inf")):
-        raise ValueError(f"{text[:40]} is too large for a number")
-    return value
-
-
-def _never(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
