@@ -11,24 +11,36 @@ import pytest
 
 from tagclip.runtime.cli import COMMANDS, EXTRAS
 
+END = "(here one help ends)"
 HEAVY = sorted({*EXTRAS, "numpy", "cv2", "tokenizers", "scipy", "PIL"})
 
 
-def help_of(*command: str) -> str:
-    """What `tagclip COMMAND --help` prints in a process where no other library can be imported."""
-    code = (
-        "import sys\n"
-        f"for name in {HEAVY}:\n    sys.modules[name] = None\n"
-        "from tagclip.runtime.cli import main\n"
-        f"main({[*command, '--help']})\n"
-    )
+def help_of(*commands: list[str]) -> list[str]:
+    """What `tagclip COMMAND --help` prints, each, in one process where no other library can be imported."""
+    code = f"""
+import sys
+for name in {HEAVY}:
+    sys.modules[name] = None
+from tagclip.runtime.cli import main
+for command in {commands}:
+    try:
+        main([*command, "--help"])
+    except SystemExit as ended:
+        assert ended.code == 0, command
+    else:
+        raise AssertionError(command)
+    print("{END}")
+"""
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (0, "")
-    return result.stdout
+    *pages, rest = result.stdout.split(f"{END}\n")
+    assert (len(pages), rest) == (len(commands), "")
+    return pages
 
 
 def test_root_lists_every_command_with_a_short_help() -> None:
-    lines = help_of().partition("Commands:\n")[2].splitlines()
+    (root,) = help_of([])
+    lines = root.partition("Commands:\n")[2].splitlines()
     described = {
         line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ") and line[2] != " "
     }
@@ -41,8 +53,9 @@ def test_help_of_every_command_and_subcommand(name: str) -> None:
     module, attribute = COMMANDS[name].split(":")
     command = getattr(importlib.import_module(module), attribute)
     assert command.name == name
-    assert f"Usage: tagclip {name} " in help_of(name)
+    asked = [[name]]
     if isinstance(command, click.Group):
         assert command.commands, f"tagclip {name} has no sub-command"
-        for sub in command.commands:
-            assert f"Usage: tagclip {name} {sub} " in help_of(name, sub)
+        asked += [[name, sub] for sub in command.commands]
+    for words, page in zip(asked, help_of(*asked), strict=True):
+        assert f"Usage: tagclip {' '.join(words)} " in page

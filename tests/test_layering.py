@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,7 @@ def imports(tree: ast.AST, *, top_level: bool = False) -> Iterator[tuple[str, in
             yield from imports(node, top_level=top_level)
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -93,16 +92,14 @@ def commands() -> list[list[str]]:
     return found
 
 
-def test_commands_and_options_exist() -> None:
+def test_commands_and_options_exist(run: Callable[..., tuple[int, str, str]]) -> None:
     assert len(commands()) > 8
     for command in commands():
         name = [word for word in command if not word.startswith("--")]
-        result = subprocess.run(
-            [sys.executable, "-m", "tagclip.runtime", *name, "--help"], capture_output=True, text=True
-        )
-        assert result.returncode == 0, command
+        status, page, _ = run(*name, "--help")
+        assert status == 0, command
         for option in command[len(name) :]:
-            assert option in result.stdout, command
+            assert option in page, command
 
 
 def test_make_targets_exist() -> None:
