@@ -33,6 +33,7 @@ def make_app(station: Station) -> Starlette:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         station.bell.attach()
+        station.news.attach()
         yield
 
     async def elsewhere(_: Request, error: Exception) -> Response:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from typing import Any
 
 from tagclip.runtime.station.limits import network
 from tagclip.runtime.station.web import ANYONE, DEVICE, Answer, Ask, Refusal, Route
 from tagclip.runtime.sync_fields import Row
-from tagclip.runtime.sync_messages import batch_of
+from tagclip.runtime.sync_messages import HIT, batch_of, id_of
 
 MAX_WAIT_S = 30.0
 _MANY = 1 << 53
@@ -41,7 +43,9 @@ def messages(ask: Ask) -> Answer:
     batch = batch_of(ask.body)
     if batch.device != ask.device:
         raise Refusal(403, f"batch.device: the token is that of {ask.device}, found {batch.device}")
-    return Answer(ask.station.store.take(batch).to_json(), headers=_TAKES)
+    answer = ask.station.store.take(batch)
+    ask.station.news.tell(_hits(batch.rows, set(answer.acks)))
+    return Answer(answer.to_json(), headers=_TAKES)
 
 
 async def queries(ask: Ask) -> Answer:
@@ -64,6 +68,13 @@ async def queries(ask: Ask) -> Answer:
             await asyncio.wait_for(event.wait(), left_s)
         except asyncio.TimeoutError:
             return Answer(headers=_TAKES)
+
+
+def _hits(rows: list[Any], acks: set[str]) -> Iterator[str]:
+    """Ids of the hits that acknowledged messages are about, their pictures too."""
+    for row in rows:
+        if id_of(row) in acks:
+            yield row["body"]["id" if row["kind"] == HIT else "hit_id"]
 
 
 def _number(ask: Ask, name: str, low: float, high: float) -> float:

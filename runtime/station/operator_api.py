@@ -99,6 +99,7 @@ def review(ask: Ask) -> Answer:
     hit = ask.station.store.review(ask.path["id"], decision, ask.by)
     if hit is None:
         raise Refusal(404, "there is no such hit")
+    ask.station.news.tell([ask.path["id"]])
     return Answer(hit)
 
 

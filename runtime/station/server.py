@@ -95,6 +95,7 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
         self._station.bell.close()
+        self._station.news.close()
         self._thread.join()
         self._socket.close()
 

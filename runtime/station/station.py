@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import logging
 import os
@@ -12,8 +11,10 @@ from pathlib import Path
 from tagclip.runtime.errors import ConfigError, OutputError
 from tagclip.runtime.files import write_atomic
 from tagclip.runtime.keys import PrivateKey, read_private_key
+from tagclip.runtime.station.bell import Bell
 from tagclip.runtime.station.database import Database
 from tagclip.runtime.station.limits import Attempts
+from tagclip.runtime.station.page_news import News
 from tagclip.runtime.station.queries import Queries
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.station.tls import Identity, require_cryptography, write_private
@@ -64,38 +65,6 @@ class Encoder:
         return [float(number) for number in vector]
 
 
-class Bell:
-    """Wakes whoever waits for a newer set of queries. Rung by any thread; waited for in the server's loop."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._event: asyncio.Event | None = None
-        self.closing = False
-
-    def attach(self) -> None:
-        """To be called in the loop, before anybody waits."""
-        self._loop, self._event = asyncio.get_running_loop(), asyncio.Event()
-
-    def event(self) -> asyncio.Event:
-        """What is set when it rings next; to be fetched before looking at the revision."""
-        assert self._event is not None
-        return self._event
-
-    def ring(self, _revision: int = 0) -> None:
-        """There is something new."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._swap)
-
-    def close(self) -> None:
-        """Nobody waits any longer: the station ends."""
-        self.closing = True
-        self.ring()
-
-    def _swap(self) -> None:
-        self.event().set()
-        self._event = asyncio.Event()
-
-
 class Station:
     """What the routes work with.
 
@@ -113,7 +82,7 @@ class Station:
         self.data, self.identity, self.encoder = data, identity, encoder
         self.ca_pem = identity.ca.read_bytes()
         self.key = signing_key(data)
-        self.bell = Bell()
+        self.bell, self.news = Bell(), News()  # of queries; of hits
         self.database = open_records(data)
         self.store = Store(self.database)
         self.users = Users(self.database)

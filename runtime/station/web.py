@@ -63,6 +63,13 @@ class Refusal(Exception):
         self.status, self.text, self.wait_s = status, text, wait_s
 
 
+class PasswordFirst(Refusal):
+    """Of a user who has a password that somebody else made."""
+
+    def __init__(self) -> None:
+        super().__init__(403, "choose a password of your own first: POST /api/v1/password")
+
+
 @dataclass(frozen=True)
 class Answer:
     """A success: `value` as JSON (None: no content), or `data` of another kind."""
@@ -132,26 +139,29 @@ class Route:
     first_password: bool = False
 
 
-async def serve(route: Route, station: Station, request: Request) -> Response:
-    """Answer a request of `route`; whatever happens, it becomes an answer."""
+async def serve(
+    route: Route, station: Station, request: Request, refuse: Callable[[Refusal], Response] | None = None
+) -> Response:
+    """Answer a request of `route`; whatever happens, it becomes an answer, that of `refuse` (JSON) where it is no."""
+    refuse = refuse or refused
     try:
         return _response(await _answer(route, station, request))
     except Refusal as refusal:
-        return refused(refusal)
+        return refuse(refusal)
     except (SyncError, BundleManifestError, ConfigError, QueryError) as error:
-        return refused(Refusal(400, str(error)))
+        return refuse(Refusal(400, str(error)))
     except RecursionError:  # quoting what was found
-        return refused(Refusal(400, "the body is nested too deep"))
+        return refuse(Refusal(400, "the body is nested too deep"))
     except MissingExtraError as error:
-        return refused(Refusal(503, str(error), wait_s=60))
+        return refuse(Refusal(503, str(error), wait_s=60))
     except BusyError as error:
-        return refused(Refusal(503, str(error), wait_s=2))
+        return refuse(Refusal(503, str(error), wait_s=2))
     except sqlite3.Error as error:  # disk full, for one; whoever sent something keeps it and comes back
         log.error("the records cannot be used: %s", error)
-        return refused(Refusal(503, "the station cannot use its records now; try again later", wait_s=5))
+        return refuse(Refusal(503, "the station cannot use its records now; try again later", wait_s=5))
     except Exception:
         log.exception("%s %s failed", route.method, route.path)
-        return refused(Refusal(500, "the station failed; its log says why"))
+        return refuse(Refusal(500, "the station failed; its log says why"))
 
 
 def refused(refusal: Refusal) -> Response:
@@ -264,7 +274,7 @@ def _who(route: Route, station: Station, request: Request) -> tuple[User | None,
         if user.csrf is None or not hmac.compare_digest(user.csrf, sent):
             raise Refusal(403, f"expected the header {CSRF} with what the log-in answered as csrf")
     if user.must_change and not route.first_password:
-        raise Refusal(403, "choose a password of your own first: POST /api/v1/password")
+        raise PasswordFirst()
     if user.role not in route.who:
         raise Refusal(403, f"a {user.role} may not do this; it needs {' or '.join(sorted(route.who))}")
     return user, "", secret

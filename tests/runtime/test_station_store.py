@@ -21,11 +21,12 @@ from tagclip.runtime.ids import uuid7
 from tagclip.runtime.keys import PrivateKey
 from tagclip.runtime.station import tls
 from tagclip.runtime.station.audit import audit_page, record, verify_audit
+from tagclip.runtime.station.bell import Bell
 from tagclip.runtime.station.database import Database
 from tagclip.runtime.station.limits import MAX_KEYS, Attempts, network
 from tagclip.runtime.station.queries import Queries
 from tagclip.runtime.station.retention import forget
-from tagclip.runtime.station.station import Bell, hold, signing_key
+from tagclip.runtime.station.station import hold, signing_key
 from tagclip.runtime.station.store import MAX_QUARANTINE, Filter, Store
 from tagclip.runtime.station.users import Users
 from tagclip.runtime.sync_messages import Batch, verify
