@@ -13,6 +13,7 @@ import numpy as np
 
 from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, StandingQuery, promised, standing, vector_of
 from tagclip.runtime.background import read_background
+from tagclip.runtime.bundle_slots import BundleSlots
 from tagclip.runtime.encoder import TextEncoder
 from tagclip.runtime.engines import Engines
 from tagclip.runtime.errors import HitError, QueryError, StoreFullError
@@ -51,13 +52,20 @@ class Armed(AbstractContextManager["Armed"]):
     Args:
         show: is given every line that a person, or a program, is to read.
         as_json: lines are the hits' JSON.
+        slots: the bundle, where the station may change it.
 
     Raises:
         BackgroundError, QueryError, HitError, EngineError, KeyFileError, StoreError: what is wrong.
     """
 
     def __init__(
-        self, orders: Orders, engines: Engines, health: Health, show: Callable[[str], None], as_json: bool
+        self,
+        orders: Orders,
+        engines: Engines,
+        health: Health,
+        show: Callable[[str], None],
+        as_json: bool,
+        slots: BundleSlots | None = None,
     ) -> None:
         self._health, self._show, self._as_json, self._promise = health, show, as_json, orders.promise
         self._background = read_background(engines.bundle, orders.background)
@@ -69,7 +77,9 @@ class Armed(AbstractContextManager["Armed"]):
         with ExitStack() as opened:
             self._log = opened.enter_context(HitLog(orders.hits))
             self._link = (
-                opened.enter_context(StationLink(orders.station, engines.bundle.encoder_id, health))
+                opened.enter_context(
+                    StationLink(orders.station, engines.bundle.encoder_id, health, slots=slots)
+                )
                 if orders.station
                 else None
             )

@@ -116,14 +116,14 @@ def open_bundle(path: Path | None, *, public_key: PublicKey | None = None) -> Bu
     if public_key is not None:  # then not even JSON is parsed that it does not vouch for
         sums = _read_sums(path)
         check_signature(sums, _read_signature(path), public_key, str(path))
-        sha256 = _parse_sums(path, sums)
+        sha256 = parse_sums(path, sums)
         data = _read(path / MANIFEST, MAX_JSON_BYTES)
         _expect_sha256(path, MANIFEST, hashlib.sha256(data).hexdigest(), sha256)
         manifest = parse_manifest(parse_object(data, MANIFEST))
     else:
         data = _read(path / MANIFEST, MAX_JSON_BYTES)
         manifest = parse_manifest(parse_object(data, MANIFEST))
-        sha256 = _parse_sums(path, _read_sums(path))
+        sha256 = parse_sums(path, _read_sums(path))
     # Of bundle.json the very bytes that were parsed: it may have been swapped since they were read.
     _check_files(path, manifest, sha256, {MANIFEST: hashlib.sha256(data).hexdigest()})
     _read_signature(path)  # also unasked for, it has to be a small plain file
@@ -244,8 +244,19 @@ def _read_signature(path: Path) -> bytes | None:
     return _read(path / SIGNATURE, MAX_SIGNATURE_BYTES)
 
 
-def _parse_sums(path: Path, sums: bytes) -> dict[str, str]:
-    """SHA256SUMS in the one form it may have: `sha256sum` lines, sorted by name, LF, nothing else."""
+def parse_sums(path: Path, sums: bytes) -> dict[str, str]:
+    """SHA256SUMS in the one form it may have: `sha256sum` lines, sorted by name, LF, nothing else.
+
+    Args:
+        path: the bundle's folder, for messages.
+        sums: the file's bytes.
+
+    Returns:
+        file name -> hexadecimal digest.
+
+    Raises:
+        BundleIntegrityError: another form, or a name that is not plain.
+    """
     text = sums.decode("utf-8", errors="replace")
     lines = text.split("\n")
     if lines.pop() != "":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tagclip.runtime.armed import Armed, Orders
 from tagclip.runtime.bundle import open_bundle
+from tagclip.runtime.bundle_slots import BundleSlots
 from tagclip.runtime.detector_contract import read_contract
 from tagclip.runtime.detectors import describe, detector_of, drop_still
 from tagclip.runtime.encoder import AUTO, ImageEncoder
@@ -25,10 +26,11 @@ from tagclip.runtime.logs import mask
 from tagclip.runtime.machine import Machine
 from tagclip.runtime.mavlink_link import LiveTelemetry, is_link
 from tagclip.runtime.monitor import Monitor
-from tagclip.runtime.service import Notifier, Stop
+from tagclip.runtime.service import Notifier, Stop, has_keeper
 from tagclip.runtime.source import Frame, VideoSource, is_live, open_source
 from tagclip.runtime.store import Retention, TrackStore
 from tagclip.runtime.store_track import Place
+from tagclip.runtime.sync_enrol import read_enrolment
 from tagclip.runtime.telemetry import CameraPose, Poses, Telemetry, read_telemetry
 from tagclip.runtime.terminal import Progress
 from tagclip.runtime.tracker import RELINK_S
@@ -36,6 +38,7 @@ from tagclip.runtime.watch import Camera, Watcher
 from tagclip.runtime.when import show_when
 
 PRUNE_EVERY_S = 600.0
+TRIAL_S = 30.0  # a new bundle that watched for so long works
 CLOCK_STEP_S = 1.0  # the wall clock against the one that only goes forward: more is no drift
 
 log = logging.getLogger(__name__)
@@ -98,6 +101,10 @@ class Device:
     Args:
         show: is given each hit as a line.
 
+    Attributes:
+        health: what it says of itself.
+        restart: it ended to be started anew, with another bundle.
+
     Raises:
         TagclipError: whatever of it cannot be opened. A live camera that is not there yet is waited for.
     """
@@ -114,8 +121,11 @@ class Device:
         if settings.detector is not None:  # so that a camera is not waited for in vain
             read_contract(settings.detector)
         self._told = self._telemetry()
-        bundle = open_bundle(settings.bundle)
-        self._engines = Engines(bundle, settings.engine)
+        self.restart = False
+        self._slots = self._slots_of(settings)
+        with self._slots.blamed() if self._slots else contextlib.nullcontext():
+            bundle = self._slots.begin() if self._slots else open_bundle(settings.bundle)
+            self._engines = Engines(bundle, settings.engine)
         self._encoder = functools.cache(lambda view: ImageEncoder(bundle, view, engine=self._engines))
         self.health = Health(
             camera=settings.camera,
@@ -127,6 +137,24 @@ class Device:
 
     def run(self) -> Outcome:
         """Watch. Raises: as `Watcher.see`."""
+        if self._slots is None:
+            return self._run()
+        self._slots.on_ready = self._ready
+        with self._slots.blamed():
+            outcome = self._run()
+        if not self._stop.failed:
+            self._slots.works()
+        return outcome
+
+    def _ready(self) -> None:
+        """Another bundle waits in its slot. A camera goes on after a restart; a file would begin anew."""
+        if self._file is not None:
+            log.info("the station's bundle is used from the next start on")
+            return
+        self.restart = not has_keeper()
+        self._stop.request("another bundle of the station is to be used; started anew", failed=has_keeper())
+
+    def _run(self) -> Outcome:
         settings = self._settings
         with contextlib.ExitStack() as around:
             store = around.enter_context(
@@ -140,7 +168,9 @@ class Device:
             armed = None
             if settings.orders is not None:
                 armed = around.enter_context(
-                    Armed(settings.orders, self._engines, self.health, self._show, settings.as_json)
+                    Armed(
+                        settings.orders, self._engines, self.health, self._show, settings.as_json, self._slots
+                    )
                 )
             notifier.ready(f"watching {settings.camera}")
             self.health.running()
@@ -149,7 +179,7 @@ class Device:
                     contextlib.closing(LiveTelemetry(settings.telemetry or "", settings.pose))
                 )
             source = self._file or around.enter_context(contextlib.closing(LiveSource(settings.source)))
-            round_ = _Round(self.health, store, notifier, self._stop, source, self._told)
+            round_ = _Round(self.health, store, notifier, self._stop, source, self._told, self._slots)
             watcher, start_s = None, time.time()
             try:
                 if self._awaited(source, round_):
@@ -164,6 +194,14 @@ class Device:
                 start_s = watcher.start_s
             old = store.prune()
             return Outcome(self.health.counts.people, start_s, old, store.dropped)
+
+    @staticmethod
+    def _slots_of(settings: Settings) -> BundleSlots | None:
+        """Where the station's bundles are; None where there is no station, or --bundle says which it is."""
+        station = settings.orders.station if settings.orders else None
+        if station is None or settings.bundle is not None:
+            return None
+        return BundleSlots(station, read_enrolment(station))
 
     def _telemetry(self) -> Poses | None:
         """What the file or the options tell of the camera; None for a link, which is opened when all else is sound."""
@@ -278,7 +316,10 @@ class _Round:
         stop: Stop,
         source: VideoSource | LiveSource,
         told: Poses | None,
+        slots: BundleSlots | None,
     ) -> None:
+        self._slots = slots
+        self._begun_s = time.monotonic()
         self._health, self._store, self._notifier, self._stop = health, store, notifier, stop
         self._link = told if isinstance(told, LiveTelemetry) else None
         self._live = source if isinstance(source, LiveSource) else None
@@ -299,6 +340,8 @@ class _Round:
                 self._health.recover("telemetry")
         self._health.counts.store_dropped = self._store.dropped
         self._notifier.alive(status)
+        if self._slots is not None and time.monotonic() - self._begun_s >= TRIAL_S:
+            self._slots.works()
         if time.monotonic() - self._pruned_s >= PRUNE_EVERY_S:
             self._pruned_s = time.monotonic()
             self._store.prune()

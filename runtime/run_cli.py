@@ -137,6 +137,8 @@ def run(
     SOURCE is a video file or a camera: rtsp://HOST/PATH, http://, tcp://, udp://, /dev/video0, csi://0 (of a Jetson),
     or gst:'PIPELINE', as for gst-launch-1.0. A camera that goes away is waited for; only its newest frame is looked at.
 
+    With --station and without --bundle, the station says which bundle is used.
+
     A picture, a vector, times and places are kept, for --days days and up to --max-gb gigabytes; the oldest make room.
     """
     from tagclip.runtime.logs import logging_to
@@ -149,12 +151,13 @@ def run(
     with logging_to(sys.stderr, log_form, log_level):
         from tagclip.runtime.device import Device
         from tagclip.runtime.errors import MachineError
-        from tagclip.runtime.service import Stop
+        from tagclip.runtime.service import Stop, start_anew
         from tagclip.runtime.when import show_when
 
         with Stop() as stop:
             settings = _settings(days=days, **given)
-            outcome = Device(settings, stop, click.echo).run()
+            device = Device(settings, stop, click.echo)
+            outcome = device.run()
         click.echo(
             f"{outcome.people} people kept in {settings.store}, seen by {settings.camera} from "
             f"{show_when(outcome.start_s)} on",
@@ -168,6 +171,8 @@ def run(
             )
         if stop.failed:
             raise MachineError(stop.reason)
+    if device.restart:
+        start_anew()
 
 
 def _settings(

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -97,6 +98,18 @@ class Stop:
         if not self._over.wait(self._grace_s):
             log.critical("not at an end %g s after %s; ended", self._grace_s, self.reason)
             os._exit(1)
+
+
+def has_keeper() -> bool:
+    """Whether systemd waits for this process's words (`Type=notify`), and starts it anew when it fails."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
+def start_anew() -> None:
+    """Begin this process from its first line, with the same arguments; never returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 class Notifier:

@@ -129,6 +129,36 @@ def rollback(slots: Path) -> Slot:
     return slot
 
 
+def current_slot(slots: Path) -> Path | None:
+    """The folder of the bundle in use, which may be damaged or gone; None if nothing was ever installed."""
+    if not os.path.lexists(slots / CURRENT):
+        return None
+    return _slot_of(slots, CURRENT)
+
+
+def leave(slots: Path) -> None:
+    """Leave the bundle in use for the one before it, without a look at either; without one, for none at all.
+
+    For a bundle that passes its self-test and yet does not run. It is removed, and nothing is left to go back to.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process is changing it.
+    """
+    with _changing(slots):
+        bad = back = None
+        with suppress(BundleSlotsError):
+            bad = _slot_of(slots, CURRENT)
+        with suppress(BundleSlotsError):
+            back = _slot_of(slots, PREVIOUS)
+        if back is None or back == bad or not back.is_dir():
+            (slots / CURRENT).unlink(missing_ok=True)
+        else:
+            _point(slots, CURRENT, back)
+        (slots / PREVIOUS).unlink(missing_ok=True)
+        sync_folder(slots)
+        _sweep(slots)
+
+
 def _try(folder: Path, public_key: PublicKey | None) -> Slot:
     bundle = open_bundle(folder, public_key=public_key)
     return Slot(bundle, run_probe(bundle))

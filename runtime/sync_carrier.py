@@ -35,3 +35,25 @@ class Carrier(Protocol):
     def close(self) -> None:
         """End what is under way, with LinkError, and all that comes after."""
         ...
+
+
+class BundleCarrier(Protocol):
+    """The way that bundles take, for one thread at a time. They travel over HTTPS alone, whatever carries the hits."""
+
+    def order(self, revision: int) -> dict[str, Any] | None:
+        """The signed order for this device, once its revision is over `revision`; None when it is not.
+
+        Raises: as `Carrier.exchange`.
+        """
+        ...
+
+    def part(self, digest: str, name: str, offset: int, most: int, timeout_s: float) -> bytes:
+        """Bytes of a file of the bundle that is ordered, from `offset` on: `most`, fewer only at the file's end.
+
+        Raises: as `Carrier.exchange`.
+        """
+        ...
+
+    def close(self) -> None:
+        """As `Carrier.close`."""
+        ...

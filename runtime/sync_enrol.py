@@ -27,7 +27,14 @@ from tagclip.runtime.errors import (
 )
 from tagclip.runtime.keys import PublicKey, is_private, read_public_key
 from tagclip.runtime.sync_fields import DEVICE_NAME, Row, parse, sync_errors
-from tagclip.runtime.sync_https import Channel, HttpsCarrier, answer_detail, context_of, split_address
+from tagclip.runtime.sync_https import (
+    Channel,
+    HttpsBundles,
+    HttpsCarrier,
+    answer_detail,
+    context_of,
+    split_address,
+)
 from tagclip.runtime.sync_queries import write_private
 
 CA, TOKEN, KEY, STATION = "ca.pem", "token", "station.pub", "station.json"
@@ -60,6 +67,10 @@ class Enrolment:
     def carrier(self) -> HttpsCarrier:
         """The way to the station; nothing is connected yet."""
         return HttpsCarrier(self.address, self.ca_pem, self.token)
+
+    def bundles(self) -> HttpsBundles:
+        """The way that bundles take; nothing is connected yet."""
+        return HttpsBundles(self.address, self.ca_pem, self.token)
 
 
 def enrol(string: str, device: str, folder: Path, encoder_id: str | None = None) -> Enrolment:

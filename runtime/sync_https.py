@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from tagclip.runtime.bundle_order import MAX_ORDER_BYTES
 from tagclip.runtime.errors import CredentialError, LinkError, RefusedError, one_line
 from tagclip.runtime.sync_fields import parse
 from tagclip.runtime.sync_messages import MAX_ANSWER_BYTES, MAX_QUERIES_BYTES, Answer, answer_of
@@ -182,7 +183,7 @@ class HttpsCarrier:
             return self.exchange(batch, timeout_s)
         if status in FOR_GOOD:
             raise RefusedError(f"station {self._posts.address} answers {status}: {answer_detail(data)}")
-        self._check(status, told, data)
+        _check(self._posts.address, status, told, data)
         return answer_of(data)
 
     def queries(self, revision: int, wait_s: float) -> dict[str, Any] | None:
@@ -192,7 +193,7 @@ class HttpsCarrier:
         self._learn(told)
         if status == 204:
             return None
-        self._check(status, told, data)
+        _check(self._posts.address, status, told, data)
         return parse(data, "queries", MAX_QUERIES_BYTES)
 
     def close(self) -> None:
@@ -208,19 +209,53 @@ class HttpsCarrier:
         except (TypeError, ValueError, OverflowError):  # without a date, or with none that can be read
             pass
 
-    def _check(self, status: int, told: http.client.HTTPMessage, data: bytes) -> None:
-        address = self._posts.address
-        if status == 200:
-            return
-        if status in (401, 403):
-            raise CredentialError(
-                f"station {address} refuses this device ({status}: {answer_detail(data)}); enrol it anew"
-            )
-        if 300 <= status < 400:
-            raise LinkError(f"station {address} sends to another place ({status}), which is not followed")
-        asked = told.get("Retry-After", "")
-        retry_s = float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else None
-        raise LinkError(f"station {address} answers {status}: {answer_detail(data)}", retry_s=retry_s)
+
+class HttpsBundles:
+    """Bundles from a station behind HTTPS; a `BundleCarrier`.
+
+    Args:
+        address, ca_pem, token: as of HttpsCarrier.
+    """
+
+    def __init__(self, address: str, ca_pem: str, token: str) -> None:
+        headers = {"Authorization": f"Bearer {token}", "User-Agent": "tagclip"}
+        self._channel = Channel(address, context_of(ca_pem), headers)
+
+    def order(self, revision: int) -> dict[str, Any] | None:
+        """Ask for a newer order; see `BundleCarrier`."""
+        path = f"/api/v1/device/bundle?revision={revision}"
+        status, told, data = self._channel.request("GET", path, None, {}, CONNECT_S, MAX_ORDER_BYTES)
+        if status == 204:
+            return None
+        _check(self._channel.address, status, told, data)
+        return parse(data, "order", MAX_ORDER_BYTES)
+
+    def part(self, digest: str, name: str, offset: int, most: int, timeout_s: float) -> bytes:
+        """Fetch a part of a file; see `BundleCarrier`."""
+        path = f"/api/v1/device/bundle/{digest}/{name}?offset={offset}&most={most}"
+        status, told, data = self._channel.request("GET", path, None, {}, timeout_s, most)
+        if status == 204:
+            return b""
+        _check(self._channel.address, status, told, data)
+        return data
+
+    def close(self) -> None:
+        """End it; see `BundleCarrier`."""
+        self._channel.close()
+
+
+def _check(address: str, status: int, told: http.client.HTTPMessage, data: bytes) -> None:
+    if status == 200:
+        return
+    if status in (401, 403):
+        raise CredentialError(
+            f"station {address} refuses this device ({status}: {answer_detail(data)}); enrol it anew"
+        )
+    if 300 <= status < 400:
+        raise LinkError(f"station {address} sends to another place ({status}), which is not followed")
+    asked = told.get("Retry-After", "")
+    retry_s = float(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else None
+    raise LinkError(f"station {address} answers {status}: {answer_detail(data)}", retry_s=retry_s)
 
 
 def answer_detail(data: bytes) -> str:

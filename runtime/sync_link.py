@@ -9,15 +9,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from tagclip.runtime.bundle_slots import BundleSlots
 from tagclip.runtime.errors import HitError, StoreError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.outbox import Outbox
+from tagclip.runtime.sync_bundle import BundleSync
 from tagclip.runtime.sync_carrier import Carrier
 from tagclip.runtime.sync_client import SyncClient
 from tagclip.runtime.sync_enrol import OUTBOX, QUERIES, read_enrolment
 from tagclip.runtime.sync_messages import QuerySet
 
+FIXED = "fixed"  # the state of a bundle that was named with --bundle
 DRAIN_S = 5.0  # at the end, for the last hits
 
 log = logging.getLogger(__name__)
@@ -29,7 +32,8 @@ class StationLink(AbstractContextManager["StationLink"]):
     Args:
         folder: of `tagclip enrol`.
         encoder_id: of the device's bundle.
-        health: is told with the causes "link", "queries", "station" and "outbox".
+        health: is told with the causes "link", "queries", "station", "outbox" and "bundle".
+        slots: the device's bundle, for the station to change; None: it is not the station's to change.
         facts: more for the heartbeat; plain values by name.
         carrier: another way than HTTPS.
         max_bytes: of the outbox.
@@ -45,6 +49,7 @@ class StationLink(AbstractContextManager["StationLink"]):
         encoder_id: str,
         health: Health,
         *,
+        slots: BundleSlots | None = None,
         facts: Callable[[], dict[str, Any]] = dict,
         carrier: Carrier | None = None,
         max_bytes: int = 256 << 20,
@@ -62,7 +67,15 @@ class StationLink(AbstractContextManager["StationLink"]):
             encoder_id=encoder_id,
             on_queries=self._keep,
             health=health,
-            facts=facts,
+            facts=lambda: {
+                **(self._bundles.facts() if self._bundles else {"bundle_state": FIXED}),
+                **facts(),
+            },
+        )
+        self._bundles = (
+            BundleSync(slots, known.bundles(), health, hits_wait=lambda: len(self.outbox) > 0)
+            if slots
+            else None
         )
         log.info(
             "station %s knows this device as %s; %d messages wait",
@@ -73,9 +86,13 @@ class StationLink(AbstractContextManager["StationLink"]):
 
     def __enter__(self) -> StationLink:
         self.client.start()
+        if self._bundles is not None:
+            self._bundles.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._bundles is not None:
+            self._bundles.close()
         if not self.client.drain(DRAIN_S):
             log.warning("%d messages wait in the outbox for the next start", len(self.outbox))
         self.client.close()
