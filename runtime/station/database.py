@@ -10,43 +10,49 @@ from pathlib import Path
 
 from tagclip.runtime.errors import StoreError
 
-VERSION = 1
 BUSY_MS = 10_000  # `tagclip station enrol` writes to the file of a station that runs
 
-_TABLES = """
-CREATE TABLE devices(
-  name TEXT PRIMARY KEY, token BLOB NOT NULL UNIQUE, enrolled_s REAL NOT NULL, seen_s REAL,
-  status TEXT, revision INTEGER NOT NULL DEFAULT 0, version TEXT NOT NULL, encoder_id TEXT);
-CREATE TABLE enrolments(
-  code BLOB PRIMARY KEY, device TEXT NOT NULL, made_by TEXT NOT NULL, expires_s REAL NOT NULL, used_s REAL);
-CREATE TABLE messages(
-  device TEXT NOT NULL, id TEXT NOT NULL, received_s REAL NOT NULL, PRIMARY KEY(device, id)) WITHOUT ROWID;
-CREATE INDEX messages_age ON messages(received_s);
-CREATE TABLE hits(
-  place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, device TEXT NOT NULL, query_id TEXT NOT NULL,
-  revision INTEGER NOT NULL, best_s REAL NOT NULL, received_s REAL NOT NULL, document TEXT NOT NULL,
-  review TEXT NOT NULL DEFAULT 'unreviewed', reviewed_by TEXT, reviewed_s REAL);
-CREATE INDEX hits_query ON hits(query_id, place);
-CREATE INDEX hits_device ON hits(device, place);
-CREATE INDEX hits_age ON hits(received_s);
-CREATE TABLE pictures(
-  hit_id TEXT NOT NULL, device TEXT NOT NULL, revision INTEGER NOT NULL, received_s REAL NOT NULL,
-  jpeg BLOB NOT NULL, PRIMARY KEY(hit_id, device));
-CREATE INDEX pictures_age ON pictures(received_s);
-CREATE TABLE quarantine(
-  digest BLOB PRIMARY KEY, device TEXT NOT NULL, received_s REAL NOT NULL, reason TEXT NOT NULL, raw TEXT NOT NULL);
-CREATE INDEX quarantine_age ON quarantine(received_s);
-CREATE TABLE queries(
-  id TEXT PRIMARY KEY, added_s REAL NOT NULL, added_by TEXT NOT NULL, expires_s REAL, document TEXT NOT NULL);
-CREATE TABLE query_set(one INTEGER PRIMARY KEY CHECK(one = 1), revision INTEGER NOT NULL, document BLOB NOT NULL);
-CREATE TABLE users(
-  name TEXT PRIMARY KEY, password TEXT NOT NULL, role TEXT NOT NULL, disabled INTEGER NOT NULL DEFAULT 0,
-  must_change INTEGER NOT NULL, made_s REAL NOT NULL);
-CREATE TABLE sessions(
-  token BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES users(name), csrf BLOB, expires_s REAL NOT NULL);
-CREATE INDEX sessions_user ON sessions(user);
-CREATE TABLE audit(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry TEXT NOT NULL);
-"""
+_FORM_1 = (
+    """CREATE TABLE devices(
+      name TEXT PRIMARY KEY, token BLOB NOT NULL UNIQUE, enrolled_s REAL NOT NULL, seen_s REAL,
+      status TEXT, revision INTEGER NOT NULL DEFAULT 0, version TEXT NOT NULL, encoder_id TEXT)""",
+    """CREATE TABLE enrolments(
+      code BLOB PRIMARY KEY, device TEXT NOT NULL, made_by TEXT NOT NULL, expires_s REAL NOT NULL, used_s REAL)""",
+    """CREATE TABLE messages(
+      device TEXT NOT NULL, id TEXT NOT NULL, received_s REAL NOT NULL, PRIMARY KEY(device, id)) WITHOUT ROWID""",
+    "CREATE INDEX messages_age ON messages(received_s)",
+    """CREATE TABLE hits(
+      place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, device TEXT NOT NULL, query_id TEXT NOT NULL,
+      revision INTEGER NOT NULL, best_s REAL NOT NULL, received_s REAL NOT NULL, document TEXT NOT NULL,
+      review TEXT NOT NULL DEFAULT 'unreviewed', reviewed_by TEXT, reviewed_s REAL)""",
+    "CREATE INDEX hits_query ON hits(query_id, place)",
+    "CREATE INDEX hits_device ON hits(device, place)",
+    "CREATE INDEX hits_age ON hits(received_s)",
+    """CREATE TABLE pictures(
+      hit_id TEXT NOT NULL, device TEXT NOT NULL, revision INTEGER NOT NULL, received_s REAL NOT NULL,
+      jpeg BLOB NOT NULL, PRIMARY KEY(hit_id, device))""",
+    "CREATE INDEX pictures_age ON pictures(received_s)",
+    """CREATE TABLE quarantine(
+      digest BLOB PRIMARY KEY, device TEXT NOT NULL, received_s REAL NOT NULL, reason TEXT NOT NULL,
+      raw TEXT NOT NULL)""",
+    "CREATE INDEX quarantine_age ON quarantine(received_s)",
+    """CREATE TABLE queries(
+      id TEXT PRIMARY KEY, added_s REAL NOT NULL, added_by TEXT NOT NULL, expires_s REAL, document TEXT NOT NULL)""",
+    """CREATE TABLE query_set(
+      one INTEGER PRIMARY KEY CHECK(one = 1), revision INTEGER NOT NULL, document BLOB NOT NULL)""",
+    """CREATE TABLE users(
+      name TEXT PRIMARY KEY, password TEXT NOT NULL, role TEXT NOT NULL, disabled INTEGER NOT NULL DEFAULT 0,
+      must_change INTEGER NOT NULL, made_s REAL NOT NULL)""",
+    """CREATE TABLE sessions(
+      token BLOB PRIMARY KEY, user TEXT NOT NULL REFERENCES users(name), csrf BLOB, expires_s REAL NOT NULL)""",
+    "CREATE INDEX sessions_user ON sessions(user)",
+    "CREATE TABLE audit(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry TEXT NOT NULL)",
+)
+# What form 2 adds to files of form 1: one statement an entry, new tables and columns (those need a DEFAULT) alone.
+_FORM_2: tuple[str, ...] = ()
+# A file is brought from its form to the newest by every statement in between, in one transaction; so is a new one.
+FORMS = (_FORM_1, _FORM_2)
+VERSION = len(FORMS)
 
 
 class Database:
@@ -80,10 +86,10 @@ class Database:
                 raise StoreError(
                     f"{self.path} is of a newer tagclip (form {version}, this one knows {VERSION}); upgrade"
                 )
-            if version == 0:
-                for statement in _TABLES.split(";\n"):
-                    if statement.strip():
-                        connection.execute(statement)
+            for form in FORMS[version:]:
+                for statement in form:
+                    connection.execute(statement)
+            if version < VERSION:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager

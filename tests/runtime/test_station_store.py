@@ -22,7 +22,7 @@ from tagclip.runtime.keys import PrivateKey
 from tagclip.runtime.station import tls
 from tagclip.runtime.station.audit import audit_page, record, verify_audit
 from tagclip.runtime.station.bell import Bell
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import FORMS, Database
 from tagclip.runtime.station.limits import MAX_KEYS, Attempts, network
 from tagclip.runtime.station.queries import Queries
 from tagclip.runtime.station.retention import forget
@@ -446,6 +446,41 @@ def test_records_of_a_newer_tagclip_and_other_files_are_refused(tmp_path: Path) 
     other.write_bytes(b"x" * 5000)
     with pytest.raises(StoreError, match="cannot be opened"):
         Database(other)
+
+
+def test_records_of_form_1_become_the_newest(tmp_path: Path) -> None:
+    path, new = tmp_path / "old.sqlite", tmp_path / "new.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript((Path(__file__).parent / "station_form1.sql").read_text())
+    Database(new).close()
+    database = Database(path)
+    assert [device["name"] for device in Store(database).devices()] == ["d1"]
+    assert [user["name"] for user in Users(database).users()] == ["ann"]
+    database.close()
+    Database(path).close()  # nothing is left to do, and nothing is done
+    assert _schema(path) == _schema(new)
+
+
+def test_a_form_that_fails_halfway_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "records.sqlite"
+    Database(path).close()
+    before = _schema(path)
+    more = ("CREATE TABLE first(a INTEGER)", "CREATE TABLE hits(a INTEGER)")
+    monkeypatch.setattr("tagclip.runtime.station.database.FORMS", (*FORMS, more))
+    monkeypatch.setattr("tagclip.runtime.station.database.VERSION", len(FORMS) + 1)
+    with pytest.raises(StoreError, match="already exists"):
+        Database(path)
+    assert _schema(path) == before
+
+
+def _schema(path: Path) -> tuple[int, list[tuple[str, str]]]:
+    connection = sqlite3.connect(path)
+    (form,) = connection.execute("PRAGMA user_version").fetchone()
+    rows = connection.execute(
+        "SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    ).fetchall()
+    connection.close()
+    return form, [(name, " ".join(sql.split()).replace("( ", "(")) for name, sql in rows]
 
 
 def test_a_failed_transaction_leaves_nothing(store: Store, database: Database) -> None:
