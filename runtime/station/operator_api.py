@@ -173,7 +173,14 @@ ROUTES = (
             "after": "of the page before",
         },
     ),
-    Route("GET", "/api/v1/hits/{id}/picture", EVERY_ROLE, picture, "The picture of a hit, JPEG."),
+    Route(
+        "GET",
+        "/api/v1/hits/{id}/picture",
+        EVERY_ROLE,
+        picture,
+        "The picture of a hit, JPEG.",
+        query={"revision": "makes the address another one when the hit changed; nothing else"},
+    ),
     Route(
         "POST",
         "/api/v1/hits/{id}/review",

@@ -15,7 +15,7 @@ REMEMBERED = 2000  # changes; whoever was away for longer looks at everything an
 class News(Bell):
     """Hits that came, changed or were decided about, each with a number that only grows; any thread may tell.
 
-    It is kept in memory alone: numbers begin at the time of the start, so that one of an earlier start is known as such.
+    It is kept in memory alone: numbers begin at the time of the start, so one of an earlier start is known as such.
     """
 
     def __init__(self) -> None:

@@ -196,28 +196,20 @@ class Store:
 
         The search is in the audit log; further pages of it are not.
         """
-        texts, values = ["1"], []
-        for text, value in (
-            ("hits.query_id = ?", where.query_id),
-            ("hits.device = ?", where.device),
-            ("best_s >= ?", where.since_s),
-            ("review = ?", where.review),
-            ("place < ?", after),
-        ):
-            if value is not None:
-                texts.append(text)
-                values.append(value)
+        text, values = conditions(where)
+        if after is not None:
+            text, values = f"{text} AND place < ?", [*values, after]
         if after is None:
             asked = {key: value for key, value in vars(where).items() if value is not None}
             with self._database.write() as connection:
                 record(connection, by, "hits.search", **asked)
         with self._database.read() as connection:
             rows = connection.execute(
-                f"SELECT {_HIT} FROM hits WHERE {' AND '.join(texts)} ORDER BY place DESC LIMIT ?",
+                f"SELECT {HIT_COLUMNS} FROM hits WHERE {text} ORDER BY place DESC LIMIT ?",
                 (*values, limit + 1),
             ).fetchall()
         more = rows[limit - 1][0] if len(rows) > limit else None
-        return [_shown(row) for row in rows[:limit]], more
+        return [shown(row) for row in rows[:limit]], more
 
     def picture(self, hit_id: str, by: str) -> bytes | None:
         """JPEG of a hit; that it was looked at is in the audit log."""
@@ -240,19 +232,36 @@ class Store:
                 "UPDATE hits SET review = ?, reviewed_by = ?, reviewed_s = ? WHERE id = ?",
                 (review, by, time.time(), hit_id),
             )
-            row = connection.execute(f"SELECT {_HIT} FROM hits WHERE id = ?", (hit_id,)).fetchone()
+            row = connection.execute(f"SELECT {HIT_COLUMNS} FROM hits WHERE id = ?", (hit_id,)).fetchone()
             if row:
                 record(connection, by, "hit.review", hit=hit_id, revision=row[2], review=review)
-        return _shown(row) if row else None
+        return shown(row) if row else None
 
 
-_HIT = (
+def conditions(where: Filter) -> tuple[str, list[Any]]:
+    """What SQL says after WHERE for `where`, of the table hits alone, and its values."""
+    texts, values = ["1"], []
+    for text, value in (
+        ("hits.query_id = ?", where.query_id),
+        ("hits.device = ?", where.device),
+        ("best_s >= ?", where.since_s),
+        ("review = ?", where.review),
+    ):
+        if value is not None:
+            texts.append(text)
+            values.append(value)
+    return " AND ".join(texts), values
+
+
+# As `shown` reads them.
+HIT_COLUMNS = (
     "place, hits.device, revision, received_s, document, review, reviewed_by, reviewed_s,"
     " EXISTS(SELECT 1 FROM pictures WHERE hit_id = hits.id AND pictures.device = hits.device)"
 )
 
 
-def _shown(row: tuple[Any, ...]) -> dict[str, Any]:
+def shown(row: tuple[Any, ...]) -> dict[str, Any]:
+    """A hit as the API gives it, of a row of HIT_COLUMNS."""
     _, device, _, received_s, document, review, by, reviewed_s, picture = row
     return {
         **json.loads(document),
