@@ -14,9 +14,10 @@ from tagclip.runtime.plot import COLOURS, Axis, Plot, page
 from tagclip.runtime.sheet import INK, MARK, SOFT, place
 from tagclip.runtime.source import Image, decode_image
 from tagclip.runtime.store import TrackStore
-from tagclip.runtime.store_index import StoreIndex, Where
+from tagclip.runtime.store_index import StoreIndex
 from tagclip.runtime.store_track import StoredTrack
 from tagclip.runtime.tail import TAIL_SHARE
+from tagclip.runtime.vector_scan import Where
 
 WIDTH_PX, HEIGHT_PX = 1100, 860
 STRIP_PX = 180

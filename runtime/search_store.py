@@ -7,8 +7,9 @@ from typing import Any
 
 from tagclip.runtime.search import Encodes
 from tagclip.runtime.store import TrackStore
-from tagclip.runtime.store_index import StoreIndex, Where
+from tagclip.runtime.store_index import StoreIndex
 from tagclip.runtime.store_track import StoredTrack
+from tagclip.runtime.vector_scan import Where
 
 
 @dataclass(frozen=True)

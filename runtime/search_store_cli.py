@@ -11,12 +11,12 @@ import click
 
 if TYPE_CHECKING:
     from tagclip.runtime.search_store import StoredHit
-    from tagclip.runtime.store_index import Where
+    from tagclip.runtime.vector_scan import Where
 
 
 def parse_where(after: str | None, before: str | None, cameras: tuple[str, ...], near: str | None) -> Where:
     """The options of the same names. Raises: QueryError, one of them cannot be read."""
-    from tagclip.runtime.store_index import Where
+    from tagclip.runtime.vector_scan import Where
     from tagclip.runtime.when import parse_when
 
     now_s = time.time()

@@ -13,8 +13,9 @@ pytest.importorskip("numkong")
 from tagclip.runtime.earth import great_circle_m
 from tagclip.runtime.errors import StoreEncoderError
 from tagclip.runtime.store import TrackStore
-from tagclip.runtime.store_index import StoreIndex, Where, to_int8
+from tagclip.runtime.store_index import StoreIndex
 from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.vector_scan import Where, to_int8
 
 ENCODER = "a" * 64
 DIM = 96
@@ -72,11 +73,11 @@ def test_what_is_read_in_many_parts_is_whole(store: TrackStore, monkeypatch: pyt
     monkeypatch.setattr("tagclip.runtime.store.AT_ONCE", 7)
     parts = StoreIndex(store, ENCODER, DIM)
     assert len(parts) == len(whole) == 3000
-    for name, column in whole._columns.items():
-        np.testing.assert_array_equal(parts._columns[name][:3000], column[:3000])
+    for name, column in whole._scan.columns.items():
+        np.testing.assert_array_equal(parts._scan.columns[name][:3000], column[:3000])
     # And each is what its own track says.
     for row, (key, track) in enumerate(store.since(0)):
-        column = {name: values[row] for name, values in parts._columns.items()}
+        column = {name: values[row] for name, values in parts._scan.columns.items()}
         rounded = column["codes"] * column["scale"] - track.vector.astype(np.float32)
         assert (column["key"], column["start_s"], column["end_s"]) == (key, track.start_s, track.end_s)
         assert np.linalg.norm(rounded) == pytest.approx(column["error"], rel=1e-3)
@@ -88,7 +89,7 @@ def test_scores_in_eight_bits_are_never_off_by_more_than_their_bound(store: Trac
     """With many threads' worth of rows, too: the halves are put together in order."""
     index = StoreIndex(store, ENCODER, DIM)
     for query in crowd(20, seed=3, spread=2.0):
-        scores, bounds = index._scores(query)
+        scores, bounds = index._scan._scores(query)
         exact = np.array([t.vector.astype(np.float32) @ query for _, t in store.since(0)])
         assert (np.abs(scores - exact) <= bounds).all() and bounds.max() < 0.03
 
