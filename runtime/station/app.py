@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from tagclip.runtime.station import admin_api, device_api, operator_api
+from tagclip.runtime.station import admin_api, bundles_api, device_api, operator_api
 from tagclip.runtime.station.web import Refusal, Route, refused, serve
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tagclip.runtime.station.station import Station
 
-ROUTES: tuple[Route, ...] = (*device_api.ROUTES, *operator_api.ROUTES, *admin_api.ROUTES)
+ROUTES: tuple[Route, ...] = (*device_api.ROUTES, *operator_api.ROUTES, *admin_api.ROUTES, *bundles_api.ROUTES)
 
 
 def make_app(station: Station) -> Starlette:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,12 +77,16 @@ def enrol(device: str, data: Path, minutes: float) -> None:
         code, _ = Store(database).make_code(device, "console", minutes)
         return enrolment(data, code)
 
-    click.echo(_with_records(data, make))
+    click.echo(with_records(data, make))
 
 
 @station.group()
 def user() -> None:
     """The people who may ask the station."""
+
+
+# In a module of its own, which like this one imports only click at its top.
+station.add_command(importlib.import_module("tagclip.runtime.station.bundles_cli").bundle)
 
 
 @user.command("add")
@@ -92,7 +97,7 @@ def add(name: str, role: str, data: Path) -> None:
     """Add the user NAME and print a one-time password."""
     from tagclip.runtime.station.users import Users
 
-    click.echo(_with_records(data, lambda database: Users(database).add(name, role, "console")))
+    click.echo(with_records(data, lambda database: Users(database).add(name, role, "console")))
 
 
 @user.command("reset")
@@ -102,7 +107,7 @@ def reset(name: str, data: Path) -> None:
     """Print a new one-time password of the user NAME, whose sessions end."""
     from tagclip.runtime.station.users import Users
 
-    click.echo(_with_records(data, lambda database: Users(database).change(name, "console", reset=True)))
+    click.echo(with_records(data, lambda database: Users(database).change(name, "console", reset=True)))
 
 
 @station.group()
@@ -118,7 +123,7 @@ def verify(known: str | None, data: Path) -> None:
     from tagclip.runtime.errors import StoreError
     from tagclip.runtime.station.audit import verify_audit
 
-    verdict = _with_records(data, lambda database: verify_audit(database, known=known))
+    verdict = with_records(data, lambda database: verify_audit(database, known=known))
     if verdict.broken is not None:
         raise StoreError(
             f"row {verdict.broken} of the audit log is not what was written; somebody changed the records"
@@ -126,7 +131,7 @@ def verify(known: str | None, data: Path) -> None:
     click.echo(f"{verdict.rows} rows, last {verdict.last}")
 
 
-def _with_records(data: Path, work: Callable[[Any], Any]) -> Any:
+def with_records(data: Path, work: Callable[[Any], Any]) -> Any:
     """Do something to the records of a station, whether it runs or not."""
     from tagclip.runtime.errors import StoreError
     from tagclip.runtime.station.station import RECORDS, open_records

@@ -49,7 +49,13 @@ _FORM_1 = (
     "CREATE TABLE audit(row INTEGER PRIMARY KEY, hash BLOB NOT NULL, entry TEXT NOT NULL)",
 )
 # What form 2 adds to files of form 1: one statement an entry, new tables and columns (those need a DEFAULT) alone.
-_FORM_2: tuple[str, ...] = ()
+_FORM_2: tuple[str, ...] = (
+    """CREATE TABLE bundles(
+      digest TEXT PRIMARY KEY, name TEXT NOT NULL, encoder_id TEXT NOT NULL, bytes BIGINT NOT NULL,
+      pushed_s REAL NOT NULL, pushed_by TEXT NOT NULL)""",
+    """CREATE TABLE bundle_orders(
+      revision BIGINT PRIMARY KEY, digest TEXT, devices TEXT, document TEXT NOT NULL)""",
+)
 # A file is brought from its form to the newest by every statement in between, in one transaction; so is a new one.
 FORMS = (_FORM_1, _FORM_2)
 VERSION = len(FORMS)

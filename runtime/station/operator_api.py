@@ -105,7 +105,7 @@ def review(ask: Ask) -> Answer:
 
 def devices(ask: Ask) -> Answer:
     """All, with what they said of themselves last."""
-    return Answer({"revision": ask.station.queries.current()[0], "devices": ask.station.store.devices()})
+    return Answer({"revision": ask.station.queries.current()[0], "devices": ask.station.bundles.shown(ask.station.store.devices())})
 
 
 def _optional(fields: Row, key: str, most: float) -> float | None:

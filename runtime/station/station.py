@@ -12,6 +12,7 @@ from tagclip.runtime.errors import ConfigError, OutputError
 from tagclip.runtime.files import write_atomic
 from tagclip.runtime.keys import PrivateKey, read_private_key
 from tagclip.runtime.station.bell import Bell
+from tagclip.runtime.station.bundles import Bundles
 from tagclip.runtime.station.database import Database
 from tagclip.runtime.station.limits import Attempts
 from tagclip.runtime.station.page_news import News
@@ -21,6 +22,7 @@ from tagclip.runtime.station.tls import Identity, require_cryptography, write_pr
 from tagclip.runtime.station.users import ADMIN, Users
 
 RECORDS, SIGNING_KEY, ADDRESS, LOCK, TLS = "records.sqlite", "signing.key", "address", "lock", "tls"
+BUNDLES = "bundles"
 DEFAULT_DATA = "station"
 
 log = logging.getLogger(__name__)
@@ -86,6 +88,7 @@ class Station:
         self.database = open_records(data)
         self.store = Store(self.database)
         self.users = Users(self.database)
+        self.bundles = bundles_of(data, self.database, self.key)
         self.queries = Queries(self.database, self.key, self.bell.ring)
         # Of an address; of a name, from wherever.
         self.enrol_tries = Attempts(5)
@@ -122,6 +125,11 @@ def open_records(data: Path) -> Database:
     except OSError as error:
         raise OutputError(f"cannot make {data}: {error.strerror or error}; choose another --data") from error
     return Database(data / RECORDS)
+
+
+def bundles_of(data: Path, database: Database, key: PrivateKey | None = None) -> Bundles:
+    """The bundles in the folder `data`; `key` signs orders, None for the station's own, read when it is needed."""
+    return Bundles(database, data / BUNDLES, lambda: key or signing_key(data))
 
 
 def hold(data: Path) -> int:
