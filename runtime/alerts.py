@@ -151,6 +151,11 @@ class Alerts:
                 del hits[name]
 
     @property
+    def in_view(self) -> frozenset[uuid.UUID]:
+        """Whose tracks were judged, and will be again."""
+        return frozenset(self._people)
+
+    @property
     def people_per_hour(self) -> float:
         """That pass: what was seen so far, with a prior that fades (the site's own rate, where it was calibrated)."""
         prior = self._known_rate or PRIOR_PER_HOUR

@@ -20,9 +20,15 @@ from tagclip.runtime.errors import HitError, QueryError, StoreFullError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.hit_log import HitLog
+from tagclip.runtime.picture_key import PictureKeys
+from tagclip.runtime.retro import Past, Retro, found_afterwards
+from tagclip.runtime.store import TrackStore
 from tagclip.runtime.sync_link import StationLink
 from tagclip.runtime.sync_messages import Query
 from tagclip.runtime.when import show_when
+
+LOOK_BACK_H = 24.0
+LAST_LOOK_S = 5.0  # at the end, for those who were seen before the queries came
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +43,7 @@ class Orders:
         background: a site's file; None for the one that ships, or the bundle's own.
         hits: the file that hits are added to.
         station: folder of `tagclip enrol`, of the station that is told of hits and gives queries; None for none.
+        look_back_h: a query is put to everybody in the store, too, who was seen last in so many hours; 0: to nobody.
     """
 
     queries: tuple[str, ...]
@@ -44,6 +51,7 @@ class Orders:
     background: Path | None
     hits: Path
     station: Path | None = None
+    look_back_h: float = LOOK_BACK_H
 
 
 class Armed(AbstractContextManager["Armed"]):
@@ -52,6 +60,8 @@ class Armed(AbstractContextManager["Armed"]):
     Args:
         show: is given every line that a person, or a program, is to read.
         as_json: lines are the hits' JSON.
+        store: where people are kept; `watch` looks there for those of before.
+        keys: of pictures.
         slots: the bundle, where the station may change it.
 
     Raises:
@@ -65,8 +75,12 @@ class Armed(AbstractContextManager["Armed"]):
         health: Health,
         show: Callable[[str], None],
         as_json: bool,
+        store: TrackStore,
+        keys: PictureKeys | None = None,
         slots: BundleSlots | None = None,
     ) -> None:
+        self._orders, self._store, self._keys = orders, store, keys
+        self._retro: Retro | None = None
         self._health, self._show, self._as_json, self._promise = health, show, as_json, orders.promise
         self._background = read_background(engines.bundle, orders.background)
         self._text = TextEncoder(engines.bundle, engine=engines)
@@ -78,7 +92,7 @@ class Armed(AbstractContextManager["Armed"]):
             self._log = opened.enter_context(HitLog(orders.hits))
             self._link = (
                 opened.enter_context(
-                    StationLink(orders.station, engines.bundle.encoder_id, health, slots=slots)
+                    StationLink(orders.station, engines.bundle.encoder_id, health, keys=keys, slots=slots)
                 )
                 if orders.station
                 else None
@@ -89,10 +103,21 @@ class Armed(AbstractContextManager["Armed"]):
         for query in self._own:
             log.info("armed %s: %s", query.id, query.text)
 
-    def alerts(self, frame_px: tuple[int, int]) -> Alerts:
+    def alerts(self, camera: str, frame_px: tuple[int, int]) -> Alerts:
         """For a camera with frames of width and height `frame_px`."""
         self._alerts = Alerts(self._own, self._background, self._typical, frame_px)
+        if self._orders.look_back_h > 0:
+            where = Past(
+                self._store.path, self._orders.hits, camera, frame_px, self._orders.look_back_h, self._keys
+            )
+            self._retro = Retro(where, self._background, self._typical, self._health)
+            self._look_back(self._own)
         return self._alerts
+
+    def _look_back(self, queries: list[StandingQuery]) -> None:
+        if self._retro is not None and self._alerts is not None:
+            alerts = self._alerts
+            self._retro.arm(queries, self._store.last_key(), alerts.in_view, alerts.people_per_hour)
 
     def refresh(self, now_s: float) -> None:
         """Take over what the station wants now, Unix time `now_s`; to be called often."""
@@ -103,7 +128,11 @@ class Armed(AbstractContextManager["Armed"]):
         if self._alerts is not None and (new is not None or len(left) < len(self._told)):
             self._told = left
             self._alerts.arm([*self._own, *left])
+            self._look_back([*self._own, *left])
             log.info("armed %d queries of the station", len(left))
+        if self._retro is not None:
+            self._retro.take(self.tell)
+            self._retro.passed(self._store.last_key)
 
     def _standing(self, told: Query) -> StandingQuery | None:
         """A station's query, embedded there or here; None for one that this bundle cannot take, which is said."""
@@ -137,15 +166,20 @@ class Armed(AbstractContextManager["Armed"]):
             self._link.tell(hit, jpeg)
 
     def __exit__(self, *_: object) -> None:
-        self._open.close()
+        try:
+            if self._retro is not None:
+                self._retro.close(self.tell, self._store.last_key, LAST_LOOK_S)
+        finally:
+            self._open.close()
 
 
 def line(hit: Hit) -> str:
     """A hit on one line, for reading."""
     rate = hit.false_alarms_per_hour
     often = "" if rate is None else f", {rate:.2g} false alarms an hour"
+    before = " (seen before the query came)" if found_afterwards(hit) else ""
     where = f", at {hit.place.latitude_deg:.5f},{hit.place.longitude_deg:.5f}" if hit.place else ""
     return (
-        f"HIT {hit.query_id} {hit.query!r}: {hit.camera}, {show_when(hit.best_s)}{where}, "
+        f"HIT {hit.query_id} {hit.query!r}: {hit.camera}, {show_when(hit.best_s)}{before}{where}, "
         f"score {hit.score:.2f}{often}; a person decides"
     )

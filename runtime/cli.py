@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": "tagclip.runtime.bench_cli:bench",
     "detector": "tagclip.runtime.detector_cli:detector",
     "store": "tagclip.runtime.store_cli:store",
+    "key": "tagclip.runtime.key_cli:key",
     "enrol": "tagclip.runtime.enrol_cli:enrol",
     "station": "tagclip.runtime.station.cli:station",
     "query": "tagclip.runtime.query_cli:query",

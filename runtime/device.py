@@ -26,6 +26,7 @@ from tagclip.runtime.logs import mask
 from tagclip.runtime.machine import Machine
 from tagclip.runtime.mavlink_link import LiveTelemetry, is_link
 from tagclip.runtime.monitor import Monitor
+from tagclip.runtime.picture_key import read_picture_keys
 from tagclip.runtime.service import Notifier, Stop, has_keeper
 from tagclip.runtime.source import Frame, VideoSource, is_live, open_source
 from tagclip.runtime.store import Retention, TrackStore
@@ -57,6 +58,7 @@ class Settings:
         max_memory_mb: see `Monitor`.
         orders: what is looked for; None for nothing.
         as_json: hits are shown as JSON.
+        picture_keys: files of keys that pictures are encrypted with, the first seals; none for no encryption.
     """
 
     source: str
@@ -77,6 +79,7 @@ class Settings:
     max_memory_mb: float | None
     orders: Orders | None = None
     as_json: bool = False
+    picture_keys: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -156,9 +159,10 @@ class Device:
 
     def _run(self) -> Outcome:
         settings = self._settings
+        keys = read_picture_keys(settings.picture_keys)
         with contextlib.ExitStack() as around:
             store = around.enter_context(
-                TrackStore(settings.store, Retention(settings.days, settings.max_bytes))
+                TrackStore(settings.store, Retention(settings.days, settings.max_bytes), keys=keys)
             )
             if settings.listen:
                 around.enter_context(HealthServer(self.health, settings.listen))
@@ -169,7 +173,14 @@ class Device:
             if settings.orders is not None:
                 armed = around.enter_context(
                     Armed(
-                        settings.orders, self._engines, self.health, self._show, settings.as_json, self._slots
+                        settings.orders,
+                        self._engines,
+                        self.health,
+                        self._show,
+                        settings.as_json,
+                        store,
+                        keys,
+                        self._slots,
                     )
                 )
             notifier.ready(f"watching {settings.camera}")
@@ -247,7 +258,7 @@ class Device:
             store,
             drop_still(detector),
             self.health,
-            *((armed.alerts(size_px), armed.tell) if armed else ()),
+            *((armed.alerts(settings.camera, size_px), armed.tell) if armed else ()),
         )
 
     def _check(self) -> None:

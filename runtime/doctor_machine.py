@@ -140,7 +140,7 @@ def check_store(store: Path | None, root: Path) -> list[Check]:
 
 
 def _existing(store: Path) -> list[Check]:
-    from tagclip.runtime.store import is_store
+    from tagclip.runtime.store_form import is_store
 
     if not os.access(store, os.R_OK | os.W_OK):
         return [

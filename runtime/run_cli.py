@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 
 def _use_config(context: click.Context, _parameter: click.Parameter, path: Path | None) -> None:
     if path is not None and not context.resilient_parsing:
@@ -113,6 +115,15 @@ def _use_config(context: click.Context, _parameter: click.Parameter, path: Path 
     type=click.Path(path_type=Path),
     help="Folder of `tagclip enrol`: tell that station of hits, and look for whom it wants.",
 )
+@click.option(
+    "--look-back",
+    type=click.FloatRange(min=0, max=24 * 366),
+    default=24.0,
+    show_default=True,
+    metavar="HOURS",
+    help="A query is put to those in the store, too, who were seen so recently; 0 for nobody.",
+)
+@PICTURE_KEY
 @click.option("--json", "as_json", is_flag=True, help="Print hits as JSON lines.")
 @click.option("--listen", metavar="[ADDRESS:]PORT", help="Tell health and metrics there; default nowhere.")
 @click.option("--expose", is_flag=True, help="--listen may be an address that other machines reach.")
@@ -197,6 +208,7 @@ def _settings(
     background: Path | None,
     hits: Path | None,
     station: Path | None,
+    look_back: float,
     **same: Any,
 ) -> Any:
     """The options as the device takes them."""
@@ -239,7 +251,12 @@ def _settings(
         max_bytes=int(max_gb * 1e9),
         listen=listening(listen, exposed=expose),
         orders=Orders(
-            queries, promise, background, hits or path.with_name(path.name + ".hits.jsonl"), station
+            queries,
+            promise,
+            background,
+            hits or path.with_name(path.name + ".hits.jsonl"),
+            station,
+            look_back,
         )
         if queries or station
         else None,

@@ -80,7 +80,7 @@ def search(
     from tagclip.runtime.search import search_folder, search_video
     from tagclip.runtime.search_store_cli import parse_where, search_stored
     from tagclip.runtime.source import VideoSource, open_source
-    from tagclip.runtime.store import is_store
+    from tagclip.runtime.store_form import is_store
     from tagclip.runtime.terminal import Progress
 
     query = check_query(text)

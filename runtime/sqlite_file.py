@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -29,3 +30,17 @@ def disk_is_full(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return shutil.disk_usage(path.parent).free < FULL_BYTES
     return False
+
+
+def lay_ballast(path: Path, size_bytes: int) -> None:
+    """A file that is given up when the disk is full: SQLite needs room to delete. None where it is full already."""
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    except OSError:
+        return
+    try:
+        os.posix_fallocate(handle, 0, size_bytes)
+    except OSError:
+        path.unlink(missing_ok=True)
+    finally:
+        os.close(handle)

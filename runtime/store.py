@@ -7,10 +7,9 @@ or the disk is full, the oldest tracks make room, and `dropped` counts them.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,42 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.errors import StoreError, StoreFullError
-from tagclip.runtime.sqlite_file import disk_is_full, transaction
+from tagclip.runtime.picture_key import PictureKeys, key_id, missing_key, opened, sealed
+from tagclip.runtime.sqlite_file import disk_is_full, lay_ballast, transaction
 from tagclip.runtime.store_clock import SteadyClock
+from tagclip.runtime.store_form import APPLICATION_ID, KEYS_TABLE, SCHEMA, SEALED_SCHEMA, TABLES, make_private
 from tagclip.runtime.store_track import COLUMNS, StoredTrack, row_of, track_of
 
-APPLICATION_ID = 0x74616763  # "tagc": what `file` and we know a store by
-SCHEMA = 1
-HEADER = b"SQLite format 3\x00"
 PAGE_BYTES = 4096
 WAL_BYTES = 16 << 20  # the write-ahead log is cut to this after a checkpoint
 BALLAST_BYTES = 16 << 20  # given up when the disk is full: SQLite needs room even to delete
 MAKE_ROOM = 0.05  # of the tracks go when it is full
 SEARCHED = "key, encoder_id, camera, start_s, end_s, latitude_deg, longitude_deg, vector"
 AT_ONCE = 4096  # of these rows: some megabytes
+SEALED_AT_ONCE = 64  # pictures
 SOME = 500  # keys in one statement; SQLite allows 999 everywhere
-
-_TABLES = """
-CREATE TABLE tracks (
-    key INTEGER PRIMARY KEY AUTOINCREMENT,
-    id BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
-    camera TEXT NOT NULL,
-    view TEXT NOT NULL,
-    start_s REAL NOT NULL,
-    end_s REAL NOT NULL,
-    best_s REAL NOT NULL,
-    frame INTEGER NOT NULL,
-    x_px REAL NOT NULL, y_px REAL NOT NULL, w_px REAL NOT NULL, h_px REAL NOT NULL,
-    latitude_deg REAL, longitude_deg REAL, error_m REAL,
-    encoder_id TEXT NOT NULL,
-    vector BLOB NOT NULL
-) STRICT;
-CREATE INDEX tracks_by_end ON tracks (end_s);
-CREATE TABLE thumbnails (
-    key INTEGER PRIMARY KEY REFERENCES tracks ON DELETE CASCADE,
-    jpeg BLOB NOT NULL
-) STRICT;
-"""
 
 
 @dataclass(frozen=True)
@@ -78,9 +55,11 @@ class TrackStore:
         retention: bounds, for whoever writes.
         read_only: for searching; nothing is made or changed.
         must_exist: nothing is made either, but it may be changed.
+        keys: of its pictures; without them a store whose pictures are encrypted opens for searching, and for deleting.
 
     Raises:
         StoreError: it is no store, damaged, of a newer tagclip, or cannot be opened.
+        KeyFileError: its pictures are encrypted with another key, and it is to be added to.
     """
 
     def __init__(
@@ -90,24 +69,26 @@ class TrackStore:
         *,
         read_only: bool = False,
         must_exist: bool = False,
+        keys: PictureKeys | None = None,
     ) -> None:
-        self.path = path
+        self.path, self._keys = path, keys
+        self._ballast = path.with_name(path.name + ".ballast")
         self.retention = retention or Retention()
         self.dropped = 0  # tracks deleted to make room, since opened
         self._clock = SteadyClock()
         if (read_only or must_exist) and not path.is_file():
             raise StoreError(f"expected a store at {path}, found none; `tagclip run --store` makes one")
         if not path.exists():
-            _make_private(path)
+            make_private(path)
         try:
-            self._open(read_only)
+            self._open(read_only, must_exist)
         except StoreFullError:
             if read_only or not self.has_ballast:
                 raise
             self._ballast.unlink()
-            self._open(read_only)
+            self._open(read_only, must_exist)
 
-    def _open(self, read_only: bool) -> None:
+    def _open(self, read_only: bool, must_exist: bool) -> None:
         uri = self.path.resolve().as_uri() + ("?mode=ro" if read_only else "")
         with self._named():
             # Autocommit: transactions are ours. Searching threads and the writer share the connection under its lock.
@@ -115,18 +96,18 @@ class TrackStore:
                 uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
             )
         try:
-            self._prepare(read_only)
+            self._prepare(read_only, must_exist)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, read_only: bool) -> None:
+    def _prepare(self, read_only: bool, must_exist: bool) -> None:
         with self._named():
             mark, version = (self._one(f"PRAGMA {name}") for name in ("application_id", "user_version"))
             fresh = mark == 0 and version == 0 and not self._one("SELECT count(*) FROM sqlite_master")
             if mark != APPLICATION_ID and (read_only or not fresh):
                 raise StoreError(f"{self.path} is no store of tagclip; name another file")
-            if version > SCHEMA:
+            if version > SEALED_SCHEMA:
                 raise StoreError(f"{self.path} was made by a newer tagclip (form {version}); update this one")
             self._db.execute("PRAGMA foreign_keys = ON")
             if read_only:
@@ -137,13 +118,33 @@ class TrackStore:
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if fresh:
                 with self._transaction():
-                    for statement in _TABLES.split(";"):
+                    for statement in TABLES.split(";"):
                         self._db.execute(statement)
                     self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                     self._db.execute(f"PRAGMA user_version = {SCHEMA}")
             pages = max(self.retention.max_bytes, 1 << 20) // self._one("PRAGMA page_size")
             self._db.execute(f"PRAGMA max_page_count = {pages}")
+            self._use_keys(must_exist)
         self.lay_ballast()
+
+    def _use_keys(self, must_exist: bool) -> None:
+        """See to it that no picture is added in plain, or under a wrong key, where there are encrypted ones."""
+        used = self.sealed_by()
+        known = self._keys.ids if self._keys else frozenset()
+        if (used - known) and (self._keys or not must_exist):
+            raise missing_key(str(self.path), used - known, self._keys)
+        if self._keys is not None and self._keys.id not in used:
+            with self._transaction():
+                self._db.execute(KEYS_TABLE)
+                self._db.execute("INSERT INTO picture_keys VALUES (?)", (self._keys.id,))
+                self._db.execute(f"PRAGMA user_version = {SEALED_SCHEMA}")
+
+    def sealed_by(self) -> frozenset[str]:
+        """Ids of the keys that its pictures may be encrypted with."""
+        with self._named():
+            if self._one("PRAGMA user_version") < SEALED_SCHEMA:
+                return frozenset()
+            return frozenset(name for (name,) in self._db.execute("SELECT id FROM picture_keys"))
 
     def add(self, tracks: Sequence[tuple[StoredTrack, bytes]]) -> int:
         """Keep tracks with their thumbnails (JPEG), all or none; they are on the disk when this returns.
@@ -203,6 +204,11 @@ class TrackStore:
             rows = self._db.execute("SELECT key FROM tracks ORDER BY key")
             return np.fromiter((key for (key,) in rows), np.int64)
 
+    def last_key(self) -> int:
+        """Of the track that was added last; 0 for none."""
+        with self._named():
+            return self._one("SELECT ifnull(max(key), 0) FROM tracks")
+
     def since(self, key: int) -> Iterator[tuple[int, StoredTrack]]:
         """Key and track of all that were added after `key`, in that order."""
         with self._named():
@@ -227,12 +233,13 @@ class TrackStore:
 
     def thumbnails(self, keys: Iterable[int]) -> dict[int, bytes]:
         """JPEG by key, as far as they are still there."""
-        return dict(self._in_keys("SELECT key, jpeg FROM thumbnails", keys))
+        rows = self._in_keys("SELECT key, id, jpeg FROM thumbnails JOIN tracks USING (key)", keys)
+        return {key: self._opened(id_, jpeg) for key, id_, jpeg in rows}
 
     def thumbnail_of(self, track_id: uuid.UUID) -> bytes | None:
         """JPEG of a track; None when it is not there, or no longer."""
         rows = self._in_keys("SELECT jpeg FROM thumbnails JOIN tracks USING (key)", [track_id.bytes], "id")
-        return next((jpeg for (jpeg,) in rows), None)
+        return next((self._opened(track_id.bytes, jpeg) for (jpeg,) in rows), None)
 
     def track_of(self, track_id: uuid.UUID) -> StoredTrack | None:
         """A track; None when it is not there, or no longer."""
@@ -270,6 +277,39 @@ class TrackStore:
                 for key, track in tracks.items()
             ]
         )
+
+    def seal_pictures(self, progress: Callable[[int, int], None]) -> int:
+        """Encrypt every picture with the first key that is plain, or by another key; how many that were.
+
+        Done in small transactions, so it can be cut off and begun again. Then the file is written anew, so that
+        nothing plain is left in its free pages; that needs as much room again.
+
+        Args:
+            progress: called with pictures done and all.
+
+        Raises:
+            KeyFileError: a picture's key was not given; that of nobody is changed.
+            StoreError, StoreFullError: as `add`.
+        """
+        assert self._keys is not None
+        todo, done = self.keys().tolist(), 0
+        for start in range(0, len(todo), SEALED_AT_ONCE):
+            part = todo[start : start + SEALED_AT_ONCE]
+            with self._named(), self._transaction():
+                rows = list(
+                    self._in_keys("SELECT key, id, jpeg FROM thumbnails JOIN tracks USING (key)", part)
+                )
+                for key, id_, stored in rows:
+                    if key_id(stored) != self._keys.id:
+                        picture = sealed(self._opened(id_, stored), id_, self._keys)
+                        self._db.execute("UPDATE thumbnails SET jpeg = ? WHERE key = ?", (picture, key))
+                        done += 1
+            progress(start + len(part), len(todo))
+        with self._named():
+            self._db.execute("DELETE FROM picture_keys WHERE id <> ?", (self._keys.id,))
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return done
 
     def close(self) -> None:
         """Fold the log into the file and close it."""
@@ -317,12 +357,18 @@ class TrackStore:
         new = len(rows)
         names = COLUMNS.removeprefix("key, ")
         with self._named(), self._transaction():
+            if self._keys is None and (used := self.sealed_by()):  # since it was opened, too
+                raise missing_key(str(self.path), used, None)
             for row, jpeg in zip(rows, pictures, strict=True):
                 new -= self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],)).rowcount
                 marks = ", ".join("?" * len(row))
                 key = self._db.execute(f"INSERT INTO tracks ({names}) VALUES ({marks})", row).lastrowid
-                self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, jpeg))
+                picture = sealed(jpeg, row[0], self._keys)
+                self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, picture))
         return new
+
+    def _opened(self, track_id: bytes, stored: bytes) -> bytes:
+        return opened(stored, track_id, self._keys, f"{self.path}: track {uuid.UUID(bytes=track_id)}")
 
     def _delete_before(self, oldest_s: float) -> int:
         with self._named(), self._transaction():
@@ -343,45 +389,10 @@ class TrackStore:
         return gone > 0
 
     @property
-    def _ballast(self) -> Path:
-        return self.path.with_name(self.path.name + ".ballast")
-
-    @property
     def has_ballast(self) -> bool:
         """Whether there is room to give up when the disk is full."""
         return self._ballast.exists()
 
     def lay_ballast(self) -> None:
         """Room that is given up when the disk is full; none where the disk is full already."""
-        if self.has_ballast:
-            return
-        try:
-            handle = os.open(self._ballast, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        except OSError:
-            return
-        try:
-            os.posix_fallocate(handle, 0, BALLAST_BYTES)
-        except OSError:
-            self._ballast.unlink(missing_ok=True)
-        finally:
-            os.close(handle)
-
-
-def is_store(path: Path) -> bool:
-    """Whether a file looks like a store."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(72)
-    except OSError:
-        return False
-    return head.startswith(HEADER) and head[68:72] == APPLICATION_ID.to_bytes(4, "big")
-
-
-def _make_private(path: Path) -> None:
-    """An empty file that only its owner may read: it will hold pictures of people."""
-    try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    except OSError as error:
-        raise StoreError(
-            f"cannot make the store {path}: {error.strerror or error}; name another place"
-        ) from error
+        lay_ballast(self._ballast, BALLAST_BYTES)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 
 @click.group()
 def store() -> None:
@@ -52,25 +54,49 @@ def prune(path: Path, days: float) -> None:
 @store.command("reindex")
 @click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
 @click.option("--bundle", type=click.Path(path_type=Path), help="Folder of the encoders.  [default: ours]")
-def reindex(path: Path, bundle: Path | None) -> None:
+@PICTURE_KEY
+def reindex(path: Path, bundle: Path | None, picture_keys: tuple[Path, ...]) -> None:
     """Embed the pictures in STORE with another bundle's encoders, so that its queries find them.
 
     A vector is then that of one picture, no longer the mean of several. An interrupted run goes on when started again.
     """
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import ImageEncoder
+    from tagclip.runtime.picture_key import read_picture_keys
     from tagclip.runtime.reindex import reindex as run
     from tagclip.runtime.store import TrackStore
     from tagclip.runtime.terminal import Progress
 
     opened = open_bundle(bundle)
     shown = Progress("embedding", "pictures")
-    with TrackStore(path, must_exist=True) as kept:
+    with TrackStore(path, must_exist=True, keys=read_picture_keys(picture_keys)) as kept:
         done = run(
             kept, opened.encoder_id, functools.cache(lambda view: ImageEncoder(opened, view)), shown.update
         )
     shown.end()
     click.echo(f"{done} tracks embedded anew by {opened.encoder_id[:12]}")
+
+
+@store.command("encrypt")
+@click.argument("path", metavar="STORE", type=click.Path(path_type=Path))
+@PICTURE_KEY
+def encrypt(path: Path, picture_keys: tuple[Path, ...]) -> None:
+    """Encrypt the pictures in STORE that are not yet, with the first --picture-key; no `tagclip run` may be writing.
+
+    To change the key, name the new one and then the old one. An interrupted run goes on when started again.
+    """
+    from tagclip.runtime.picture_key import read_picture_keys
+    from tagclip.runtime.store import Retention, TrackStore
+    from tagclip.runtime.terminal import Progress
+
+    keys = read_picture_keys(picture_keys)
+    if keys is None:
+        raise click.UsageError("name a --picture-key; `tagclip key new FILE` makes one")
+    shown = Progress("encrypting", "pictures")
+    with TrackStore(path, Retention(max_bytes=1 << 42), must_exist=True, keys=keys) as opened:
+        done = opened.seal_pictures(shown.update)
+    shown.end()
+    click.echo(f"{done} pictures encrypted with key {keys.id}")
 
 
 @store.command("bench")

@@ -14,6 +14,7 @@ from tagclip.runtime.errors import HitError, StoreError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.outbox import Outbox
+from tagclip.runtime.picture_key import PictureKeys
 from tagclip.runtime.sync_bundle import BundleSync
 from tagclip.runtime.sync_carrier import Carrier
 from tagclip.runtime.sync_client import SyncClient
@@ -37,9 +38,10 @@ class StationLink(AbstractContextManager["StationLink"]):
         facts: more for the heartbeat; plain values by name.
         carrier: another way than HTTPS.
         max_bytes: of the outbox.
+        keys: of the pictures in it.
 
     Raises:
-        KeyFileError: the folder is not enrolled, or damaged.
+        KeyFileError: the folder is not enrolled, or damaged; or other keys than these encrypted what waits.
         StoreError, StoreFullError: the outbox cannot be opened.
     """
 
@@ -53,12 +55,13 @@ class StationLink(AbstractContextManager["StationLink"]):
         facts: Callable[[], dict[str, Any]] = dict,
         carrier: Carrier | None = None,
         max_bytes: int = 256 << 20,
+        keys: PictureKeys | None = None,
     ) -> None:
         known = read_enrolment(folder)
         self._health = health
         self._lock = threading.Lock()
         self._new: QuerySet | None = None
-        self.outbox = Outbox(folder / OUTBOX, known.device, max_bytes)
+        self.outbox = Outbox(folder / OUTBOX, known.device, max_bytes, keys)
         self.client = SyncClient(
             self.outbox,
             carrier or known.carrier(),

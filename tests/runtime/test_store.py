@@ -16,7 +16,8 @@ import pytest
 
 from tagclip.runtime.errors import StoreError, StoreFullError
 from tagclip.runtime.ids import uuid7
-from tagclip.runtime.store import Retention, TrackStore, is_store
+from tagclip.runtime.store import Retention, TrackStore
+from tagclip.runtime.store_form import is_store
 from tagclip.runtime.store_track import Place, StoredTrack
 
 ENCODER = "a" * 64
