@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from tagclip.runtime.station import admin_api, bundles_api, device_api, operator_api
+from tagclip.runtime.station import (
+    admin_api,
+    bundles_api,
+    device_api,
+    operator_api,
+)
+from tagclip.runtime.station.page_routes import PAGES, PARTS
+from tagclip.runtime.station.page_shell import page_refused, serve_page
 from tagclip.runtime.station.web import Refusal, Route, refused, serve
 
 if TYPE_CHECKING:
@@ -17,6 +24,9 @@ if TYPE_CHECKING:
 
     from tagclip.runtime.station.station import Station
 
+Serve = Callable[[Route, "Station", "Request"], Awaitable["Response"]]
+
+# The API, which openapi.json describes.
 ROUTES: tuple[Route, ...] = (*device_api.ROUTES, *operator_api.ROUTES, *admin_api.ROUTES, *bundles_api.ROUTES)
 
 
@@ -36,14 +46,16 @@ def make_app(station: Station) -> Starlette:
         station.news.attach()
         yield
 
-    async def elsewhere(_: Request, error: Exception) -> Response:
+    async def elsewhere(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         text = {404: "there is nothing here", 405: "not with this method"}.get(error.status_code, "refused")
-        return refused(Refusal(error.status_code, text))
+        refuse = refused if request.url.path.startswith("/api/") else page_refused
+        return refuse(Refusal(error.status_code, text))
 
-    served: dict[str, dict[str, Route]] = {}
-    for route in ROUTES:
-        served.setdefault(route.path, {})[route.method] = route
+    served: dict[str, dict[str, tuple[Route, Serve]]] = {}
+    for routes, how in ((ROUTES, serve), (PARTS, serve), (PAGES, serve_page)):
+        for route in routes:
+            served.setdefault(route.path, {})[route.method] = route, how
 
     return Starlette(
         routes=[
@@ -55,5 +67,6 @@ def make_app(station: Station) -> Starlette:
     )
 
 
-async def _serve(by_method: dict[str, Route], station: Station, request: Request) -> Response:
-    return await serve(by_method["GET" if request.method == "HEAD" else request.method], station, request)
+async def _serve(by_method: dict[str, tuple[Route, Serve]], station: Station, request: Request) -> Response:
+    route, how = by_method["GET" if request.method == "HEAD" else request.method]
+    return await how(route, station, request)

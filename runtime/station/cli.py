@@ -46,6 +46,11 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
     "--max-gb", type=click.FloatRange(min=0.001), default=20.0, show_default=True, help="The same, by size."
 )
 @click.option(
+    "--mbtiles",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Raster tiles to draw the page's map on; else a plain grid.",
+)
+@click.option(
     "--log", "log_form", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True
 )
 @click.pass_context

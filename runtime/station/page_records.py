@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -84,15 +85,28 @@ def neighbours(database: Database, of: dict[str, Any]) -> list[dict[str, Any]]:
     return [shown(row) for row in rows]
 
 
-def places(database: Database, where: Filter, most: int) -> list[tuple[Any, ...]]:
-    """Of hits whose place is known, the newest first: id, latitude, longitude, error, review, query, device, best_s."""
+def places(database: Database, where: Filter, most: int) -> list[dict[str, Any]]:
+    """Of hits whose place is known, the newest first: what a map shows of them."""
     text, values = conditions(where)
+    columns = ", ".join(f"json_extract(document, '$.{path}')" for path in _PLACE.values())
     with database.read() as connection:
-        rows: list[tuple[Any, ...]] = connection.execute(
-            "SELECT id, json_extract(document, '$.place.latitude_deg'), json_extract(document, '$.place.longitude_deg'),"
-            " json_extract(document, '$.place.error_m'), review, json_extract(document, '$.query'), device, best_s,"
-            " json_extract(document, '$.track_id'), json_extract(document, '$.camera')"
-            f" FROM hits WHERE {text} AND json_extract(document, '$.place') IS NOT NULL ORDER BY place DESC LIMIT ?",
+        rows = connection.execute(
+            f"SELECT device, review, {columns} FROM hits"
+            f" WHERE {text} AND json_extract(document, '$.place') IS NOT NULL ORDER BY place DESC LIMIT ?",
             (*values, most),
         ).fetchall()
-    return rows
+    return [dict(zip(("device", "review", *_PLACE), row, strict=True)) for row in rows]
+
+
+_PLACE = {name: name for name in ("id", "query", "best_s", "camera")} | {
+    name: f"place.{name}" for name in ("latitude_deg", "longitude_deg", "error_m")
+}
+
+
+def audit(database: Database, before: int, most: int) -> list[dict[str, Any]]:
+    """Rows of the audit log with a number below `before`, the newest first."""
+    with database.read() as connection:
+        rows = connection.execute(
+            "SELECT entry FROM audit WHERE row < ? ORDER BY row DESC LIMIT ?", (before, most)
+        ).fetchall()
+    return [json.loads(entry) for (entry,) in rows]

@@ -13,6 +13,7 @@ from pathlib import Path
 from tagclip.runtime.errors import ConfigError, MachineError
 from tagclip.runtime.health_server import parse_listen
 from tagclip.runtime.service import Notifier, Stop
+from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
 from tagclip.runtime.station.station import TLS, Encoder, Station, hold, say_address
 from tagclip.runtime.station.tls import Identity, given_identity, own_identity
@@ -29,6 +30,7 @@ def run_station(
     key: Path | None,
     days: float,
     max_gb: float,
+    mbtiles: Path | None,
     tell: Callable[[str], None],
 ) -> None:
     """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
@@ -56,6 +58,7 @@ def run_station(
         with Stop() as stop:
             station = Station(data, identify(), Encoder(bundle))
             try:
+                station.tiles = Tiles(mbtiles) if mbtiles else None
                 _run(station, (host, port), known_by[0], days, int(max_gb * 1e9), identify, stop, tell)
             finally:
                 station.close()

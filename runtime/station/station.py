@@ -16,6 +16,7 @@ from tagclip.runtime.station.bundles import Bundles
 from tagclip.runtime.station.database import Database
 from tagclip.runtime.station.limits import Attempts
 from tagclip.runtime.station.page_news import News
+from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.queries import Queries
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.station.tls import Identity, require_cryptography, write_private
@@ -89,6 +90,7 @@ class Station:
         self.store = Store(self.database)
         self.users = Users(self.database)
         self.bundles = bundles_of(data, self.database, self.key)
+        self.tiles: Tiles | None = None  # the user's own map
         self.queries = Queries(self.database, self.key, self.bell.ring)
         # Of an address; of a name, from wherever.
         self.enrol_tries = Attempts(5)
@@ -110,6 +112,8 @@ class Station:
 
     def close(self) -> None:
         """Let go of the records."""
+        if self.tiles is not None:
+            self.tiles.close()
         self.database.close()
 
 

@@ -1,0 +1,91 @@
+"""The devices: whether they are in reach, what they still owe, what they lost, how they are."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tagclip.runtime.station import page_records
+from tagclip.runtime.station.page_shell import HTML, page, render
+from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Route
+
+REACH_S = 90.0  # a device asks for queries at least every 30 s
+LATE_S = 900.0
+CLOCK_S = 30.0  # a clock that is further off is said
+HOT_C = 85.0
+
+
+def fleet(ask: Ask) -> Answer:
+    """The page."""
+    return page(ask, "fleet.html", here="fleet", devices=_devices(ask))
+
+
+def rows(ask: Ask) -> Answer:
+    """The table alone, for the page that looks again every few seconds."""
+    return Answer(data=render(ask.user, "_fleet.html", devices=_devices(ask)).encode(), kind=HTML)
+
+
+def _devices(ask: Ask) -> list[dict[str, Any]]:
+    hits = page_records.counts_by_device(ask.station.database)
+    revision, now_s = ask.station.queries.current()[0], time.time()
+    return [
+        told(device, revision, now_s) | {"hits": hits.get(device["name"], 0)}
+        for device in ask.station.store.devices()
+    ]
+
+
+def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
+    """What is shown of a device.
+
+    Args:
+        device: as `Store.devices` gives it. Its status is what the device says, so it may hold anything or nothing.
+        revision: of the newest set of queries.
+        now_s: Unix time.
+
+    Returns:
+        name, seen_s, and "link", "queries", "clock", "heat": each (class of a state, text) or None; numbers of the
+        status by name, None where the device does not say.
+    """
+    status = device["status"] or {}
+    seen_s = device["seen_s"]
+    numbers = {
+        name: value if isinstance(value := status.get(name), (int, float)) else None
+        for name in (
+            "depth",
+            "bytes",
+            "oldest_s",
+            "dropped_hits",
+            "dropped_pictures",
+            "rejected",
+            "temperature_c",
+        )
+    }
+    off_s = status["now_s"] - seen_s if seen_s and isinstance(status.get("now_s"), (int, float)) else 0.0
+    heat = numbers["temperature_c"]
+    return {
+        "name": device["name"],
+        "seen_s": seen_s,
+        "version": device["version"],
+        "bundle": status.get("bundle") if isinstance(status.get("bundle"), str) else None,
+        "encoder_id": status.get("encoder_id") or device["encoder_id"],
+        "link": _link(seen_s, now_s),
+        "queries": ("good", "newest")
+        if device["queries_revision"] >= revision
+        else ("warn", f"set {device['queries_revision']} of {revision}"),
+        # The status may be older than the last sign of life, by what a device takes between two.
+        "clock": ("warn", "its clock is wrong") if abs(off_s) > CLOCK_S + 60 else None,
+        "heat": None if heat is None else ("bad" if heat >= HOT_C else "good", f"{heat:.0f} °C"),
+        **numbers,
+    }
+
+
+def _link(seen_s: float | None, now_s: float) -> tuple[str, str]:
+    if seen_s is None:
+        return "warn", "never reported"
+    if now_s - seen_s < REACH_S:
+        return "good", "in reach"
+    return ("warn", "silent") if now_s - seen_s < LATE_S else ("bad", "out of reach")
+
+
+PAGES = (Route("GET", "/fleet", EVERY_ROLE, fleet, "The devices."),)
+PARTS = (Route("GET", "/fleet/rows", EVERY_ROLE, rows, "The devices' table."),)

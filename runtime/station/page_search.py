@@ -1,0 +1,30 @@
+"""Search of everything that is stored, over all devices."""
+
+from __future__ import annotations
+
+from tagclip.runtime.station import page_records
+from tagclip.runtime.station.page_shell import page
+from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Route
+
+
+def search(ask: Ask) -> Answer:
+    """The page; its script asks the API."""
+    return page(
+        ask,
+        "search.html",
+        here="search",
+        devices=sorted(page_records.counts_by_device(ask.station.database)),
+    )
+
+
+PAGES = (
+    Route(
+        "GET",
+        "/search",
+        EVERY_ROLE,
+        search,
+        "Search.",
+        query={"like": "id of a hit", "track": "id of a track"},
+    ),
+)
+PARTS: tuple[Route, ...] = ()
