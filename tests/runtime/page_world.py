@@ -186,12 +186,11 @@ class World:
             if not own:
                 self.take(name, **status)
         with self.station.database.write() as connection:
-            connection.execute(
-                "UPDATE hits SET review = 'confirmed', reviewed_by = 'rita', reviewed_s = received_s + 60 WHERE place % 9 = 4"
-            )
-            connection.execute(
-                "UPDATE hits SET review = 'rejected', reviewed_by = 'rita', reviewed_s = received_s + 90 WHERE place % 4 = 1"
-            )
+            for review, fits in (("confirmed", "place % 9 = 4"), ("rejected", "place % 4 = 1")):
+                connection.execute(
+                    f"UPDATE hits SET review = ?, reviewed_by = 'rita', reviewed_s = received_s + 60 WHERE {fits}",
+                    (review,),
+                )
             connection.execute(
                 "UPDATE devices SET revision = (SELECT revision FROM query_set) WHERE rowid % 11 != 5"
             )
