@@ -69,7 +69,6 @@ class Hit:
 
     def to_json(self) -> dict[str, Any]:
         """The hit as one JSON line; times are Unix time, UTC."""
-        place = self.place
         return {
             "id": str(self.id),
             "revision": self.revision,
@@ -91,15 +90,7 @@ class Hit:
             "frame": self.frame,
             "box_xywh_px": [round(value, 1) for value in self.box_xywh_px],
             "frame_px": list(self.frame_px),
-            "place": (
-                {
-                    "latitude_deg": place.latitude_deg,
-                    "longitude_deg": place.longitude_deg,
-                    "error_m": place.error_m,
-                }
-                if place
-                else None
-            ),
+            "place": place_json(self.place),
             "crops": self.crops,
             "review": self.review,
         }
@@ -118,45 +109,62 @@ def hit_of(row: object) -> Hit:
         if wrong := sorted(names ^ set(row)):
             known = "missing" if wrong[0] in names else "unknown, so it is of a newer tagclip, or no hit"
             raise HitError(f"hit.{repr(wrong[0][:80])[1:-1]}: {known}; expected {sorted(names)}")
-        start_s, end_s, best_s = (
-            fields.number(key, low=0.0, high=_YEAR_10000_S - 1) for key in ("start_s", "end_s", "best_s")
-        )
-        if end_s < start_s:
-            fields.refuse("end_s", f"a time not before start_s {start_s}")
-        x, y, w, h = _numbers(fields, row, "box_xywh_px", 4, 1e6)
-        width, height = _numbers(fields, row, "frame_px", 2, 1e6)
-        if min(w, h) < 0:
-            fields.refuse("box_xywh_px", "a box that is not negative in width or height")
-        if not (width.is_integer() and height.is_integer() and min(width, height) >= 1):
-            fields.refuse("frame_px", "two whole numbers from 1")
+        seen = seen_of(fields, row)
         rate = row["false_alarms_per_hour"]
         return Hit(
             id=_uuid(fields, row, "id"),
             revision=fields.integer("revision", low=1, high=_MANY),
             query_id=_text(fields, row, "query_id", 200),
             query=_text(fields, row, "query", 10_000),
-            track_id=_uuid(fields, row, "track_id"),
-            camera=_text(fields, row, "camera", 1000),
-            view=fields.text("view", choices=(*VIEWS, "unknown")),
-            encoder_id=_text(fields, row, "encoder_id", 200),
             score=fields.number("score", low=-1e6, high=1e6),
             p_value=fields.number("p_value", low=0.0, high=1.0),
             false_alarms_per_hour=(
                 None if rate is None else fields.number("false_alarms_per_hour", low=0.0, high=1e12)
             ),
             threshold=fields.number("threshold", low=-1e6, high=1e6),
-            start_s=start_s,
-            end_s=end_s,
-            best_s=best_s,
-            frame=fields.integer("frame", low=0, high=_MANY),
-            box_xywh_px=(x, y, w, h),
-            frame_px=(int(width), int(height)),
-            place=_place(fields.object_or_null("place")),
-            crops=fields.integer("crops", low=1, high=_MANY),
             review=fields.text("review", choices=REVIEWS),
+            **seen,
         )
     except BundleManifestError as error:  # what Fields raises
         raise HitError(str(error)) from error
+
+
+def seen_of(fields: Fields, row: dict[str, Any]) -> dict[str, Any]:
+    """Of whom, where and when, by the names of Hit's attributes: what hits and tracks say alike.
+
+    Raises:
+        BundleManifestError: a field is absent, of the wrong type or out of range.
+    """
+    start_s, end_s, best_s = (
+        fields.number(key, low=0.0, high=_YEAR_10000_S - 1) for key in ("start_s", "end_s", "best_s")
+    )
+    if end_s < start_s:
+        fields.refuse("end_s", f"a time not before start_s {start_s}")
+    x, y, w, h = _numbers(fields, row, "box_xywh_px", 4, 1e6)
+    width, height = _numbers(fields, row, "frame_px", 2, 1e6)
+    if min(w, h) < 0:
+        fields.refuse("box_xywh_px", "a box that is not negative in width or height")
+    if not (width.is_integer() and height.is_integer() and min(width, height) >= 1):
+        fields.refuse("frame_px", "two whole numbers from 1")
+    return {
+        "track_id": _uuid(fields, row, "track_id"),
+        "camera": _text(fields, row, "camera", 1000),
+        "view": fields.text("view", choices=(*VIEWS, "unknown")),
+        "encoder_id": _text(fields, row, "encoder_id", 200),
+        "start_s": start_s,
+        "end_s": end_s,
+        "best_s": best_s,
+        "frame": fields.integer("frame", low=0, high=_MANY),
+        "box_xywh_px": (x, y, w, h),
+        "frame_px": (int(width), int(height)),
+        "place": _place(fields.object_or_null("place")),
+        "crops": fields.integer("crops", low=1, high=_MANY),
+    }
+
+
+def place_json(place: Place | None) -> dict[str, float] | None:
+    """As hits and tracks say it."""
+    return dict(vars(place)) if place else None
 
 
 def _place(fields: Fields | None) -> Place | None:

@@ -16,7 +16,7 @@ from tagclip.runtime.files import sync_folder
 from tagclip.runtime.sqlite_file import FULL_BYTES, transaction
 
 APPLICATION_ID = 0x74616F62  # "taob"
-SCHEMA = 1
+SCHEMA = 2
 WAL_PAGES = (
     256  # a megabyte; then the write-ahead log is folded into the file, and written from its start again
 )
@@ -28,10 +28,10 @@ _TABLES = """
 CREATE TABLE messages (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
-    picture INTEGER NOT NULL,
+    rank INTEGER NOT NULL,
     p_value REAL NOT NULL,
     score REAL NOT NULL,
-    hit TEXT NOT NULL,
+    about TEXT NOT NULL,
     revision INTEGER NOT NULL,
     made_s REAL NOT NULL,
     boot_id TEXT NOT NULL,
@@ -39,19 +39,28 @@ CREATE TABLE messages (
     bytes INTEGER NOT NULL,
     content BLOB NOT NULL
 ) STRICT;
-CREATE INDEX by_rank ON messages (picture, p_value, score DESC, key);
-CREATE INDEX by_waste ON messages (picture DESC, p_value DESC, score, key);
-CREATE INDEX by_hit ON messages (hit);
+CREATE INDEX by_rank ON messages (rank, p_value, score DESC, key);
+CREATE INDEX by_waste ON messages (rank DESC, p_value DESC, score, key);
+CREATE INDEX by_about ON messages (about);
 CREATE TABLE rejected (
     key INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL,
-    picture INTEGER NOT NULL,
-    hit TEXT NOT NULL,
+    rank INTEGER NOT NULL,
+    about TEXT NOT NULL,
     revision INTEGER NOT NULL,
     at_s REAL NOT NULL,
     reason TEXT NOT NULL
 ) STRICT;
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;
+"""
+# Form 1 knew hits (0) and their pictures (1); ranks between and behind them came with form 2.
+_FROM_1 = """
+ALTER TABLE messages RENAME COLUMN picture TO rank;
+ALTER TABLE messages RENAME COLUMN hit TO about;
+ALTER TABLE rejected RENAME COLUMN picture TO rank;
+ALTER TABLE rejected RENAME COLUMN hit TO about;
+UPDATE messages SET rank = 2 WHERE rank = 1;
+UPDATE rejected SET rank = 2 WHERE rank = 1
 """
 
 
@@ -178,8 +187,8 @@ class OutboxFile:
             if not fresh and (found := self.one("PRAGMA quick_check(1)")) != "ok":
                 raise StoreError(f"{self.path} is damaged ({found}); move it away to begin anew")
         with self.transaction():  # takes the lock, even where nothing is to be made
-            if fresh:
-                for statement in _TABLES.split(";"):
+            if version < SCHEMA:
+                for statement in (_TABLES if fresh else _FROM_1).split(";"):
                     self.db.execute(statement)
                 self.db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 self.db.execute(f"PRAGMA user_version = {SCHEMA}")

@@ -17,9 +17,11 @@ from tagclip.runtime.hit import Hit, hit_of
 from tagclip.runtime.keys import PrivateKey, PublicKey
 from tagclip.runtime.sync_fields import DEVICE_NAME as DEVICE_NAME
 from tagclip.runtime.sync_fields import Row, parse, sync_errors
+from tagclip.runtime.sync_track import MAX_VECTOR, ToldTrack, told_track
 
 HIT, PICTURE, STATUS = "hit", "picture", "status"
-KINDS = (HIT, PICTURE, STATUS)
+TRACK, THUMBNAIL = "track", "thumbnail"
+KINDS = (HIT, PICTURE, STATUS, TRACK, THUMBNAIL)
 QUERY_VIEWS = ("auto", "aerial", "ground")
 
 MAX_MESSAGES = 64  # in a batch
@@ -28,7 +30,7 @@ MAX_ANSWER_BYTES = 64 << 10
 MAX_JPEG_BYTES = 64 << 10
 MAX_QUERIES = 1000
 MAX_QUERIES_BYTES = 8 << 20
-MAX_VECTOR = 4096  # numbers
+MAX_WANTED = 16  # thumbnails named in an answer
 JPEG = b"\xff\xd8\xff"  # how every picture begins
 
 # In front of the signed bytes: a signature that the same key gave for something else never fits a set of queries.
@@ -49,7 +51,8 @@ class Message:
         made_s: Unix time, UTC, by the device's clock, which may be wrong.
         boot_id: UUIDv7, made when the device opened its outbox; with `seq` the order of what it told.
         seq: from 1, one more with every message of this boot.
-        body: HIT: as Hit.to_json; PICTURE: hit_id, revision, jpeg (base64); STATUS: facts by name.
+        body: HIT: as Hit.to_json; PICTURE: hit_id, revision, jpeg (base64); STATUS: facts by name;
+            TRACK: as ToldTrack.to_json; THUMBNAIL: track_id, and jpeg (base64), null when it is kept no longer.
     """
 
     id: str
@@ -68,9 +71,13 @@ class Message:
         """Of a message of kind HIT."""
         return hit_of(self.body)
 
+    def track(self) -> ToldTrack:
+        """Of a message of kind TRACK."""
+        return told_track(self.body)
+
     def jpeg(self) -> bytes:
-        """Of a message of kind PICTURE."""
-        return base64.b64decode(self.body["jpeg"])
+        """Of a message of kind PICTURE, or of THUMBNAIL, where it is empty when it is kept no longer."""
+        return base64.b64decode(self.body["jpeg"] or "")
 
 
 @dataclass(frozen=True)
@@ -96,16 +103,20 @@ class Answer:
         acks: ids of messages that need never be sent again.
         rejected: reasons by id of messages that the station will never take.
         queries_revision: of the newest query set.
+        wanted: ids of tracks whose thumbnail is asked for. Only of tracks that this device told: a device that tells
+            none is of a tagclip that refuses an answer with this field, and the field is left out when it is empty.
     """
 
     acks: tuple[str, ...]
     rejected: dict[str, str]
     queries_revision: int
+    wanted: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As `answer_of` reads it."""
         rejected = [{"id": id_, "reason": reason} for id_, reason in self.rejected.items()]
-        return {"acks": list(self.acks), "rejected": rejected, "queries_revision": self.queries_revision}
+        row = {"acks": list(self.acks), "rejected": rejected, "queries_revision": self.queries_revision}
+        return {**row, "wanted": list(self.wanted)} if self.wanted else row
 
 
 @dataclass(frozen=True)
@@ -182,8 +193,10 @@ def message_of(row: object) -> Message:
             body=fields.facts("body") if kind == STATUS else fields.free("body"),
         )
         fields.close()
-        if kind == PICTURE:
-            _check_picture(Row(message.body, "message.body"))
+        if kind in (PICTURE, THUMBNAIL):
+            _check_picture(kind, Row(message.body, "message.body"))
+        if kind == TRACK:
+            told_track(message.body)
     if kind == HIT:
         try:
             hit_of(message.body)
@@ -218,8 +231,13 @@ def answer_of(data: bytes) -> Answer:
             reasons[one.text("id", max_length=64)] = one_line(str(one.any("reason")))[:1000]
             one.close()
         revision = fields.integer("queries_revision", low=0, high=_MANY)
+        wanted = fields.items("wanted") if "wanted" in fields.keys() else []
+        if len(wanted) > MAX_WANTED:
+            fields.refuse("wanted", f"at most {MAX_WANTED} ids")
+        for number, name in enumerate(wanted):
+            Row({f"{number}": name}, "answer.wanted").uuid(f"{number}")
         fields.close()
-    return Answer(tuple(acks), reasons, revision)
+    return Answer(tuple(acks), reasons, revision, tuple(wanted))
 
 
 def sign(document: dict[str, Any], key: PrivateKey) -> dict[str, Any]:
@@ -337,9 +355,13 @@ def _vector(fields: Row, key: str) -> tuple[float, ...]:
     return numbers
 
 
-def _check_picture(fields: Row) -> None:
-    fields.uuid("hit_id")
-    fields.integer("revision", low=1, high=_MANY)
-    if not fields.base64("jpeg", least=4, most=MAX_JPEG_BYTES).startswith(JPEG):
-        fields.refuse("jpeg", "a JPEG picture")
+def _check_picture(kind: str, fields: Row) -> None:
+    if kind == PICTURE:
+        fields.uuid("hit_id")
+        fields.integer("revision", low=1, high=_MANY)
+    else:
+        fields.uuid("track_id")
+    if kind == PICTURE or not fields.null("jpeg"):
+        if not fields.base64("jpeg", least=4, most=MAX_JPEG_BYTES).startswith(JPEG):
+            fields.refuse("jpeg", "a JPEG picture")
     fields.close()

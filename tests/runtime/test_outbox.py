@@ -101,7 +101,7 @@ def test_what_the_station_has_is_gone_and_what_it_refuses_is_put_aside(
         f"the station refuses message {second.id} for good: no such camera"
     ]
     assert waiting(outbox) == [(PICTURE, 1), (PICTURE, 2)]
-    kept = outbox._file.db.execute("SELECT id, hit, revision, reason FROM rejected").fetchall()
+    kept = outbox._file.db.execute("SELECT id, about, revision, reason FROM rejected").fetchall()
     assert kept == [(second.id, str(uuid.UUID(int=2)), 1, "no such camera")]
     assert outbox.facts()["rejected"] == 1
     outbox.acked(picture.id for picture in pictures)
