@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from tagclip.runtime.fields import canonical_json
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import Connection, Database
 
 START = bytes(32)  # what the first row follows
 
 
-def record(connection: sqlite3.Connection, who: str, action: str, **facts: Any) -> None:
+def record(connection: Connection, who: str, action: str, **facts: Any) -> None:
     """Add a row; part of the transaction of what it tells about.
 
     Args:

@@ -1,12 +1,17 @@
-"""The station's one SQLite file: its tables, and transactions that are durable when they return."""
+"""The station's records: their tables, in one SQLite file or (postgres.py) in a PostgreSQL database, and transactions
+that are durable when they return.
+
+Every statement is written once, in what both engines understand; postgres.py translates the few words that differ.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 from tagclip.runtime.errors import StoreError
 
@@ -55,10 +60,47 @@ _FORM_2: tuple[str, ...] = (
       pushed_s REAL NOT NULL, pushed_by TEXT NOT NULL)""",
     """CREATE TABLE bundle_orders(
       revision BIGINT PRIMARY KEY, digest TEXT, devices TEXT, document TEXT NOT NULL)""",
+    "CREATE TABLE closed_queries(id TEXT PRIMARY KEY, closed_s REAL NOT NULL)",
+    "CREATE TABLE deleted_hits(id TEXT PRIMARY KEY, deleted_s REAL NOT NULL)",
+    "CREATE TABLE picture_keys(id TEXT PRIMARY KEY)",
+    """CREATE TABLE tracks(
+      place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, device TEXT NOT NULL, camera TEXT NOT NULL,
+      view TEXT NOT NULL, encoder_id TEXT NOT NULL, start_s REAL NOT NULL, end_s REAL NOT NULL, latitude_deg REAL,
+      longitude_deg REAL, received_s REAL NOT NULL, boot_id TEXT NOT NULL, seq BIGINT NOT NULL,
+      document TEXT NOT NULL, vector BLOB NOT NULL)""",
+    "CREATE INDEX tracks_age ON tracks(received_s)",
+    "CREATE INDEX tracks_camera ON tracks(device, camera, start_s, end_s)",
+    """CREATE TABLE wanted_pictures(
+      track_id TEXT PRIMARY KEY, device TEXT NOT NULL, asked_s REAL NOT NULL, gone INTEGER NOT NULL)""",
+    "CREATE INDEX wanted_device ON wanted_pictures(device, gone, asked_s)",
 )
 # A file is brought from its form to the newest by every statement in between, in one transaction; so is a new one.
 FORMS = (_FORM_1, _FORM_2)
 VERSION = len(FORMS)
+
+
+class Rows(Protocol):
+    """What a statement found, and how many rows it changed."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+
+class Connection(Protocol):
+    """What statements are executed on: part of `sqlite3.Connection`, which is one."""
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+    def execute(self, statement: str, values: Sequence[Any] = ..., /) -> Rows: ...
+
+    def executemany(self, statement: str, values: Iterable[Sequence[Any]], /) -> Rows: ...
+
+    def close(self) -> None: ...
 
 
 class Database:
@@ -76,34 +118,44 @@ class Database:
         self._write_lock, self._read_lock = threading.Lock(), threading.Lock()
         try:
             path.touch(mode=0o600)
-            self._writer = _connect(path)
-            self._make()
-            self._reader = _connect(path)
+            self._writer: Connection = _connect(path)
+            self._make(str(path))
+            self._reader: Connection = _connect(path)
             self._reader.execute("PRAGMA query_only = ON")
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"{path} cannot be opened as a station's records ({error}); name the right --data"
             ) from error
 
-    def _make(self) -> None:
+    def _make(self, where: str) -> None:
         with self.write() as connection:
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > VERSION:
+            found = self._form(connection)
+            if found > VERSION:
                 raise StoreError(
-                    f"{self.path} is of a newer tagclip (form {version}, this one knows {VERSION}); upgrade"
+                    f"{where} is of a newer tagclip (form {found}, this one knows {VERSION}); upgrade"
                 )
-            for form in FORMS[version:]:
+            for form in FORMS[found:]:
                 for statement in form:
                     connection.execute(statement)
-            if version < VERSION:
-                connection.execute(f"PRAGMA user_version = {VERSION}")
+            if found < VERSION:
+                self._set_form(connection, VERSION)
+
+    def _form(self, connection: Connection) -> int:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _set_form(self, connection: Connection, form: int) -> None:
+        connection.execute(f"PRAGMA user_version = {form}")
 
     @contextmanager
-    def write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[Connection]:
         """A transaction; when the block has ended without an error, what it wrote survives a power cut.
+
+        Nobody else's transaction is in between, another process's neither.
 
         Raises:
             sqlite3.Error: disk full, for one; then nothing of it was written.
+            StoreError: PostgreSQL is out of reach or refuses. If that happened while it ended, it may have been
+                written all the same.
         """
         with self._write_lock:
             self._writer.execute("BEGIN IMMEDIATE")
@@ -116,10 +168,16 @@ class Database:
                 raise
 
     @contextmanager
-    def read(self) -> Iterator[sqlite3.Connection]:
+    def read(self) -> Iterator[Connection]:
         """A connection that cannot write; each statement sees what was committed before it."""
         with self._read_lock:
             yield self._reader
+
+    def fold(self) -> None:
+        """Leave nothing of what was deleted in SQLite's write-ahead log."""
+        with self._write_lock:
+            if isinstance(self._writer, sqlite3.Connection):
+                self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
         """Waits for whoever reads or writes."""

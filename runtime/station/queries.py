@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +12,8 @@ from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.keys import PrivateKey
 from tagclip.runtime.station.audit import record
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import Connection, Database
+from tagclip.runtime.station.retention import close_query
 from tagclip.runtime.sync_messages import MAX_QUERIES, sign
 
 # A device that was away for less than this comes back with a set that still holds.
@@ -36,6 +36,7 @@ class Queries:
         with database.read() as connection:
             row = connection.execute("SELECT revision, document FROM query_set").fetchone()
         self._current: tuple[int, bytes] = (row[0], row[1]) if row else (0, b"")
+        self._unsure = False
         if not row:
             self._change(lambda connection: None)
 
@@ -52,7 +53,7 @@ class Queries:
         """
         query = {**query, "id": str(uuid7())}
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: Connection) -> None:
             (count,) = connection.execute("SELECT count(*) FROM queries").fetchone()
             if count >= MAX_QUERIES:
                 raise ConfigError(
@@ -75,8 +76,9 @@ class Queries:
         if not row:
             return False
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: Connection) -> None:
             if connection.execute("DELETE FROM queries WHERE id = ?", (id_,)).rowcount:
+                close_query(connection, id_, time.time())
                 record(connection, by, "query.remove", query=id_)
 
         self._change(change)
@@ -100,6 +102,7 @@ class Queries:
     def renew(self) -> None:
         """Drop queries whose time is over, and issue the set anew once a day; to be called every few minutes."""
         now_s = time.time()
+        self._look()
         with self._database.read() as connection:
             over = connection.execute("SELECT id FROM queries WHERE expires_s <= ?", (now_s,)).fetchall()
         issued_s = json.loads(self._current[1])["issued_s"]
@@ -107,15 +110,30 @@ class Queries:
         if not over and abs(now_s - issued_s) < RENEW_S:
             return
 
-        def change(connection: sqlite3.Connection) -> None:
+        def change(connection: Connection) -> None:
             for (id_,) in over:
                 connection.execute("DELETE FROM queries WHERE id = ?", (id_,))
+                close_query(connection, id_, now_s)
                 record(connection, "station", "query.expire", query=id_)
 
         self._change(change)
 
-    def _change(self, change: Callable[[sqlite3.Connection], None]) -> None:
+    def _look(self) -> None:
+        """A change of which nobody knows whether it was committed: the connection was lost while it was."""
         with self._lock:
+            if not self._unsure:
+                return
+            with self._database.read() as connection:
+                revision, data = connection.execute("SELECT revision, document FROM query_set").fetchone()
+            self._unsure = False
+            if revision == self._current[0]:
+                return
+            self._current = revision, data
+        self._changed(revision)
+
+    def _change(self, change: Callable[[Connection], None]) -> None:
+        with self._lock:
+            self._unsure = True
             with self._database.write() as connection:
                 change(connection)
                 last = connection.execute("SELECT revision FROM query_set").fetchone()
@@ -137,5 +155,5 @@ class Queries:
                     " DO UPDATE SET revision = excluded.revision, document = excluded.document",
                     (revision, data),
                 )
-            self._current = revision, data
+            self._current, self._unsure = (revision, data), False
         self._changed(revision)

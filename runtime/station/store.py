@@ -9,21 +9,36 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import secrets
-import sqlite3
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from tagclip.runtime.errors import ConfigError, SyncError
 from tagclip.runtime.hit import REVIEWS
+from tagclip.runtime.picture_key import PictureKeys, opened, sealed
 from tagclip.runtime.station.audit import record
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import Connection, Database
+from tagclip.runtime.station.tracks import keep_track, owner_of, wanted_of
 from tagclip.runtime.sync_fields import DEVICE_NAME
-from tagclip.runtime.sync_messages import HIT, PICTURE, Answer, Batch, Message, id_of, message_of
+from tagclip.runtime.sync_messages import (
+    HIT,
+    STATUS,
+    THUMBNAIL,
+    TRACK,
+    Answer,
+    Batch,
+    Message,
+    id_of,
+    message_of,
+)
 
 SEEN_EVERY_S = 5.0  # a device that polls says so no more often
 MAX_QUARANTINE = 2000  # rows, the oldest go
+_LONG = re.compile(
+    r'"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+"'
+)  # text such as a picture's, of which the start is enough
 MAX_RAW = 4096  # characters of a malformed message that are kept
 CODE_MINUTES = 60.0
 
@@ -48,10 +63,11 @@ class Store:
 
     Args:
         database: that of the station.
+        keys: of the pictures; None stores them as they are, and opens no others.
     """
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, keys: PictureKeys | None = None) -> None:
+        self._database, self._keys = database, keys
 
     # ---- devices
 
@@ -107,6 +123,12 @@ class Store:
             row = connection.execute("SELECT name FROM devices WHERE token = ?", (digest(token),)).fetchone()
         return row[0] if row else None
 
+    def secret_of(self, device: str) -> bytes | None:
+        """What is kept of its token; see sync_seal.py."""
+        with self._database.read() as connection:
+            row = connection.execute("SELECT token FROM devices WHERE name = ?", (device,)).fetchone()
+        return bytes(row[0]) if row else None
+
     def dismiss(self, device: str, by: str) -> bool:
         """End a device's token; what it sent stays. False if there is no such device."""
         with self._database.write() as connection:
@@ -154,7 +176,7 @@ class Store:
                 message = message_of(row)
                 if message.device != batch.device:
                     raise SyncError(f"message.device: expected {batch.device}, who sent it")
-                if message.kind not in (HIT, PICTURE):
+                if message.kind == STATUS:
                     raise SyncError("message.kind: a status is not kept; send it as the batch's status")
                 checked.append((row, message))
             except SyncError as error:
@@ -163,7 +185,7 @@ class Store:
                 checked.append((row, "message: nested too deep"))
         with self._database.write() as connection:
             for row, found in checked:
-                reason = found if isinstance(found, str) else _keep(connection, found, now_s)
+                reason = found if isinstance(found, str) else _keep(connection, found, now_s, self._keys)
                 if reason is None and isinstance(found, Message):
                     acks.append(found.id)
                     continue
@@ -176,7 +198,8 @@ class Store:
                 (now_s, json.dumps(batch.status) if batch.status else None, batch.device),
             )
             last = connection.execute("SELECT revision FROM query_set").fetchone()
-        return Answer(tuple(dict.fromkeys(acks)), rejected, last[0] if last else 0)
+            wanted = wanted_of(connection, batch.device)
+        return Answer(tuple(dict.fromkeys(acks)), rejected, last[0] if last else 0, wanted)
 
     def quarantine(self, limit: int = 100) -> list[dict[str, Any]]:
         """Malformed messages, the newest first; `raw` is cut."""
@@ -212,16 +235,22 @@ class Store:
         return [shown(row) for row in rows[:limit]], more
 
     def picture(self, hit_id: str, by: str) -> bytes | None:
-        """JPEG of a hit; that it was looked at is in the audit log."""
+        """JPEG of a hit; that it was looked at is in the audit log.
+
+        Raises:
+            KeyFileError, StoreError: it cannot be decrypted.
+        """
         with self._database.write() as connection:
             row = connection.execute(
-                "SELECT jpeg FROM pictures JOIN hits ON hits.id = hit_id AND hits.device = pictures.device"
-                " WHERE hit_id = ?",
+                "SELECT jpeg, pictures.device FROM pictures"
+                " JOIN hits ON hits.id = hit_id AND hits.device = pictures.device WHERE hit_id = ?",
                 (hit_id,),
             ).fetchone()
             if row:
                 record(connection, by, "picture.view", hit=hit_id)
-        return row[0] if row else None
+        if row is None:
+            return None
+        return opened(bytes(row[0]), owner_of(hit_id, row[1]), self._keys, f"hit {hit_id}")
 
     def review(self, hit_id: str, review: str, by: str) -> dict[str, Any] | None:
         """A person's decision of REVIEWS; the hit as it is now, None if there is no such."""
@@ -240,7 +269,7 @@ class Store:
 
 def conditions(where: Filter) -> tuple[str, list[Any]]:
     """What SQL says after WHERE for `where`, of the table hits alone, and its values."""
-    texts, values = ["1"], []
+    texts, values = ["1 = 1"], []
     for text, value in (
         ("hits.query_id = ?", where.query_id),
         ("hits.device = ?", where.device),
@@ -274,8 +303,10 @@ def shown(row: tuple[Any, ...]) -> dict[str, Any]:
     }
 
 
-def _keep(connection: sqlite3.Connection, message: Message, now_s: float) -> str | None:
+def _keep(connection: Connection, message: Message, now_s: float, keys: PictureKeys | None) -> str | None:
     """Put a message in its table; why not, if it never can be."""
+    if message.kind in (TRACK, THUMBNAIL):
+        return keep_track(connection, message, now_s, keys)
     body = message.body
     hit_id = body["id"] if message.kind == HIT else body["hit_id"]
     owner = connection.execute("SELECT device FROM hits WHERE id = ?", (hit_id,)).fetchone()
@@ -285,14 +316,17 @@ def _keep(connection: sqlite3.Connection, message: Message, now_s: float) -> str
         "INSERT INTO messages(device, id, received_s) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
         (message.device, message.id, now_s),
     ).rowcount
-    if not new:
+    if (
+        not new
+        or connection.execute("SELECT 1 FROM deleted_hits WHERE id = ?", (hit_id,)).fetchone() is not None
+    ):
         return None
     if message.kind == HIT:
         # A person's review stays: the device does not know it.
         connection.execute(
             "INSERT INTO hits(id, device, query_id, revision, best_s, received_s, document) VALUES(?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT(id) DO UPDATE SET query_id = excluded.query_id, revision = excluded.revision,"
-            " best_s = excluded.best_s, document = excluded.document WHERE excluded.revision > revision",
+            " best_s = excluded.best_s, document = excluded.document WHERE excluded.revision > hits.revision",
             (
                 hit_id,
                 message.device,
@@ -304,16 +338,17 @@ def _keep(connection: sqlite3.Connection, message: Message, now_s: float) -> str
             ),
         )
     else:
+        picture = sealed(message.jpeg(), owner_of(hit_id, message.device), keys)
         connection.execute(
             "INSERT INTO pictures(hit_id, device, revision, received_s, jpeg) VALUES(?, ?, ?, ?, ?)"
             " ON CONFLICT(hit_id, device) DO UPDATE SET revision = excluded.revision, jpeg = excluded.jpeg"
-            " WHERE excluded.revision > revision",
-            (hit_id, message.device, body["revision"], now_s, message.jpeg()),
+            " WHERE excluded.revision > pictures.revision",
+            (hit_id, message.device, body["revision"], now_s, picture),
         )
     return None
 
 
-def _quarantine(connection: sqlite3.Connection, device: str, row: object, reason: str, now_s: float) -> None:
+def _quarantine(connection: Connection, device: str, row: object, reason: str, now_s: float) -> None:
     try:
         raw = json.dumps(row, sort_keys=True)  # ASCII: whatever strange characters it holds
     except RecursionError:  # Python reads deeper than it writes
@@ -326,7 +361,7 @@ def _quarantine(connection: sqlite3.Connection, device: str, row: object, reason
             device,
             now_s,
             reason,
-            raw[:MAX_RAW],
+            _LONG.sub(r'"\1..."', raw)[:MAX_RAW],
         ),
     )
     connection.execute(

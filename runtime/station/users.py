@@ -124,13 +124,14 @@ class Users:
         with self._database.write() as connection:
             found = connection.execute(
                 "UPDATE users SET role = coalesce(?, role), disabled = coalesce(?, disabled),"
-                " password = coalesce(?, password), must_change = must_change OR ? WHERE name = ?",
+                " password = coalesce(?, password), must_change = CASE WHEN ? = 1 THEN 1 ELSE must_change END"
+                " WHERE name = ?",
                 (role, disabled, hashed, reset, name),
             ).rowcount
             if not found:
                 raise ConfigError(f"there is no user {name[:80]!r}")
             left = connection.execute(
-                "SELECT 1 FROM users WHERE role = ? AND NOT disabled", (ADMIN,)
+                "SELECT 1 FROM users WHERE role = ? AND disabled = 0", (ADMIN,)
             ).fetchone()
             if not left:
                 raise ConfigError(f"{name} is the last admin; make another one first")
@@ -154,7 +155,7 @@ class Users:
         self._nobody = self._nobody or self._hash(secrets.token_hex())
         with self._database.read() as connection:
             row = connection.execute(
-                "SELECT password, role, must_change FROM users WHERE name = ? AND NOT disabled", (name,)
+                "SELECT password, role, must_change FROM users WHERE name = ? AND disabled = 0", (name,)
             ).fetchone()
         good = self._verify(row[0] if row else self._nobody, password) and row is not None
         # A password that somebody else has seen makes no token that lasts for weeks.
@@ -185,7 +186,7 @@ class Users:
         with self._database.read() as connection:
             row = connection.execute(
                 "SELECT name, role, must_change, csrf FROM sessions JOIN users ON user = name"
-                " WHERE token = ? AND expires_s > ? AND NOT disabled AND (csrf IS NOT NULL) = ?",
+                " WHERE token = ? AND expires_s > ? AND disabled = 0 AND CASE WHEN csrf IS NULL THEN 0 ELSE 1 END = ?",
                 (digest(secret), time.time(), cookie),
             ).fetchone()
         return User(row[0], row[1], bool(row[2]), row[3]) if row else None
