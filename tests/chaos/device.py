@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from chaos.hits import ENCODER, hit, jpeg
+
 from tagclip.runtime.health import Health
 from tagclip.runtime.sync_link import StationLink
 

@@ -109,7 +109,9 @@ def chaos(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--devices", type=int, default=10)
     parser.add_argument("--hits", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=300.0)

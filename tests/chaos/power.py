@@ -3,8 +3,8 @@
     PYTHONPATH=tests python -m chaos.power --cuts 100
     PYTHONPATH=tests python -m chaos.power --cuts 20 --synchronous NORMAL
 
-Each end has a disk of its own, which loses what was not yet written (disk.py). With NORMAL, the test of this test, SQLite
-does not wait for the disk at either end, and hits must be lost.
+Each end has a disk of its own, which loses what was not yet written (disk.py). With NORMAL, the test of this test,
+SQLite does not wait for the disk at either end, and hits must be lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import random
-import socket
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 from chaos.disk import Disk, cut
 from chaos.fleet import Device
-from chaos.station import count, make_known, station
+from chaos.station import count, free_address, make_known, station
 
 DISK_BYTES = 2 << 30  # a file with holes
 EVERY_S = 0.02
@@ -44,9 +43,7 @@ def power_cuts(
     """
     rng = random.Random(seed)
     made = dict.fromkeys(ENDS, 0)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     broken, more = ("", ()) if synchronous == "FULL" else (synchronous, (synchronous,))
     with Disk(folder / "air", DISK_BYTES) as air, Disk(folder / "ground", DISK_BYTES) as below:
         data, log = below.place / "station", folder / "station.log"
@@ -62,7 +59,9 @@ def power_cuts(
                     end = "both" if number == 0 else rng.choice(ENDS)
                     made[end] += 1
                     disks = {"device": [air], "station": [below], "both": [air, below]}[end]
-                    dead = {"device": [device.child], "station": [ground], "both": [device.child, ground]}[end]
+                    dead = {"device": [device.child], "station": [ground], "both": [device.child, ground]}[
+                        end
+                    ]
                     cut(disks, dead)
                     if end != "device":
                         ground = station(data, address, broken, log)
@@ -79,7 +78,9 @@ def power_cuts(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cuts", type=int, default=100)
     parser.add_argument("--synchronous", default="FULL", choices=["FULL", "NORMAL", "OFF"])
     parser.add_argument("--seed", type=int, default=1)

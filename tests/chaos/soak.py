@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import os
-import socket
 import sqlite3
 import sys
 import tempfile
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from chaos.fleet import Device
-from chaos.station import count, make_known, station
+from chaos.station import count, free_address, make_known, station
+
 from tagclip.runtime.station.station import RECORDS
 from tagclip.runtime.sync_enrol import OUTBOX
 from tagclip.runtime.terminal import aligned
@@ -48,9 +48,7 @@ def soak(folder: Path, hits: int, devices: int = 2, rows: int = 20) -> dict[str,
     Returns:
         "rows": of COLUMNS, those of devices being the largest of any; "per_s": hits; and what `count` says.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = free_address()
     data = folder / "ground"
     ground = station(data, address, log=folder / "station.log")
     fleet: list[Device] = []
@@ -107,7 +105,9 @@ def _mb(path: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--hits", type=int, default=100_000)
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--json", action="store_true")
@@ -117,7 +117,10 @@ def main() -> None:
     if asked.json:
         print(json.dumps(found))
     else:
-        rows = [tuple(COLUMNS.values()), *(tuple(str(row[name]) for name in COLUMNS) for row in found["rows"])]
+        rows = [
+            tuple(COLUMNS.values()),
+            *(tuple(str(row[name]) for name in COLUMNS) for row in found["rows"]),
+        ]
         print(aligned(rows, set()))
         print({name: value for name, value in found.items() if name != "rows"})
     sys.exit(1 if found["lost"] or found["doubled"] or found["strange"] else 0)

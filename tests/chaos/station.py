@@ -2,7 +2,7 @@
 
 Run as a program it is a station that is broken on purpose, for the tests of the tests:
 
-    python -m chaos.station DATA ADDRESS hasty|NORMAL|OFF
+    python -m chaos.station hasty|NORMAL|OFF station --data ... (as `tagclip`)
 
 hasty acknowledges first and commits half a second later; NORMAL and OFF are SQLite's `synchronous`.
 """
@@ -10,6 +10,7 @@ hasty acknowledges first and commits half a second later; NORMAL and OFF are SQL
 from __future__ import annotations
 
 import json
+import socket
 import sqlite3
 import sys
 import threading
@@ -19,8 +20,9 @@ from pathlib import Path
 
 from chaos.child import Child
 from chaos.hits import ENCODER, hit, jpeg
+
+from tagclip.runtime import cli
 from tagclip.runtime.station.database import Database
-from tagclip.runtime.station.run import run_station
 from tagclip.runtime.station.station import RECORDS, enrolment
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.sync_enrol import enrol
@@ -28,11 +30,18 @@ from tagclip.runtime.sync_enrol import enrol
 HASTY_S = 0.5
 
 
+def free_address() -> str:
+    """Of this machine, with a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
 def station(data: Path, address: str, broken: str = "", log: Path | None = None) -> Child:
     """A running one, the real command unless it is to be broken."""
-    real: list[object] = ["-m", "tagclip.runtime", "station", "--data", data, "--listen", address]
-    real += ["--name", address.partition(":")[0]]
-    return Child(["-m", "chaos.station", data, address, broken] if broken else real, "station on https", log=log)
+    by: list[object] = ["-m", "chaos.station", broken] if broken else ["-m", "tagclip.runtime"]
+    asked = ["station", "--data", data, "--listen", address, "--name", address.partition(":")[0]]
+    return Child([*by, *asked], "station on https", log=log)
 
 
 def make_known(data: Path, names: list[str], folder: Path) -> list[Path]:
@@ -92,7 +101,7 @@ def count(data: Path, put: set[int], maybe: set[int]) -> Count:
     return Count(len(put), len(put - whole), extra, len((seen.keys() | shown.keys()) - put - maybe))
 
 
-def _broken(data: Path, address: str, how: str) -> None:
+def _break(how: str) -> None:
     if how == "hasty":
         take = Store.take
 
@@ -111,11 +120,8 @@ def _broken(data: Path, address: str, how: str) -> None:
             database._writer.execute(f"PRAGMA synchronous = {how}")
 
         Database.__init__ = careless  # type: ignore[method-assign]
-    run_station(
-        *(data, address, (), None, None, None, 30.0, 20.0),
-        tell=lambda text: print(text, flush=True),
-    )
 
 
 if __name__ == "__main__":
-    _broken(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    _break(sys.argv[1])
+    cli.main(sys.argv[2:])

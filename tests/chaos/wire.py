@@ -1,8 +1,8 @@
 """A bad radio link between this machine and network namespaces, one for each device. Root is needed.
 
-What `tc netem` does in the kernel is done here, packet by packet, between two TUN devices: loss, delay, jitter (and with
-it other orders), packets that come twice, a rate with a bounded queue, and black holes. TCP and TLS above it are the
-kernel's and OpenSSL's own. It is done here because many kernels, this project's test machine among them, are built
+What `tc netem` does in the kernel is done here, packet by packet, between two TUN devices: loss, delay, jitter (and
+with it other orders), packets that come twice, a rate with a bounded queue, and black holes. TCP and TLS above it are
+the kernel's and OpenSSL's own. It is done here because many kernels, this project's test machine among them, are built
 without netem.
 """
 
@@ -82,7 +82,9 @@ class Wire:
         self.address = f"{self._net}.1"
         self._names = [f"air{os.getpid()}-{number}" for number in range(devices)]
         self._handles: list[int] = []  # of the devices, then of this machine
-        self._free_s = [[0.0, 0.0] for _ in range(devices)]  # when the link has sent what is queued, up and down
+        self._free_s = [
+            [0.0, 0.0] for _ in range(devices)
+        ]  # when the link has sent what is queued, up and down
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._carry, name="wire", daemon=True)
 
