@@ -26,6 +26,7 @@ from tagclip.runtime.errors import (
     SyncError,
 )
 from tagclip.runtime.keys import PublicKey, is_private, read_public_key
+from tagclip.runtime.sync_carrier import Carrier
 from tagclip.runtime.sync_fields import DEVICE_NAME, Row, parse, sync_errors
 from tagclip.runtime.sync_https import (
     Channel,
@@ -35,6 +36,7 @@ from tagclip.runtime.sync_https import (
     context_of,
     split_address,
 )
+from tagclip.runtime.sync_mqtt import MqttCarrier
 from tagclip.runtime.sync_queries import write_private
 
 CA, TOKEN, KEY, STATION = "ca.pem", "token", "station.pub", "station.json"
@@ -56,6 +58,7 @@ class Enrolment:
         ca_pem: the certificate authority that is trusted.
         token: what the device proves itself with.
         key: what query sets are signed with.
+        broker: address and certificate authority of the MQTT broker that messages go over; None: HTTPS.
     """
 
     address: str
@@ -63,9 +66,16 @@ class Enrolment:
     ca_pem: str
     token: str
     key: PublicKey
+    broker: tuple[str, str] | None = None
 
-    def carrier(self) -> HttpsCarrier:
-        """The way to the station; nothing is connected yet."""
+    def carrier(self) -> Carrier:
+        """The way to the station; nothing is connected yet.
+
+        Raises:
+            MissingExtraError: paho-mqtt is not installed, and a broker is on the way.
+        """
+        if self.broker is not None:
+            return MqttCarrier(*self.broker, self.device, self.token)
         return HttpsCarrier(self.address, self.ca_pem, self.token)
 
     def bundles(self) -> HttpsBundles:
@@ -123,10 +133,12 @@ def enrol(string: str, device: str, folder: Path, encoder_id: str | None = None)
         if (given := fields.device()) != device:
             fields.refuse("device", f"{device!r}")
         token, pem = fields.line("token", most=512), fields.any("station_public_key")
+        broker = _broker(fields)
         fields.close()
     if not _TOKEN.fullmatch(token) or not isinstance(pem, str) or not pem.isascii():
         raise SyncError(f"station {address} gives no token or no public key; ask its operator to look at it")
-    about = json.dumps({"address": address, "device": given}).encode("ascii")
+    mqtt = {"mqtt": {"address": broker[0], "ca": broker[1]}} if broker else {}
+    about = json.dumps({"address": address, "device": given, **mqtt}).encode("ascii")
     for name, content in (
         (CA, ca_pem.encode()),
         (TOKEN, token.encode()),
@@ -158,13 +170,33 @@ def read_enrolment(folder: Path) -> Enrolment:
         with sync_errors():
             fields = Row(parse(contents[STATION].encode(), STATION, MAX_FILE_BYTES), STATION)
             address, device = fields.text("address"), fields.device()
+            broker = _broker(fields)
         split_address(address)
         context_of(contents[CA])
     except (SyncError, ValueError, ssl.SSLError) as error:
         raise KeyFileError(f"{again} ({error})") from error
     if not _TOKEN.fullmatch(contents[TOKEN]):
         raise KeyFileError(f"{again} ({TOKEN} is no token)")
-    return Enrolment(address, device, contents[CA], contents[TOKEN], read_public_key(folder / KEY))
+    return Enrolment(address, device, contents[CA], contents[TOKEN], read_public_key(folder / KEY), broker)
+
+
+def _broker(fields: Row) -> tuple[str, str] | None:
+    """The field `mqtt`, where there is one: address and authority of a broker."""
+    if "mqtt" not in fields.keys():
+        return None
+    mqtt = Row(fields.free("mqtt"), "mqtt")
+    address, ca_pem = mqtt.text("address"), mqtt.any("ca")
+    mqtt.close()
+    try:
+        split_address(address)
+        if not isinstance(ca_pem, str):
+            raise ValueError("no text")
+        context_of(ca_pem)
+    except (ValueError, ssl.SSLError) as error:
+        raise SyncError(
+            f"mqtt: expected a broker's address and its authority, found neither ({error})"
+        ) from error
+    return address, ca_pem
 
 
 def _fetch_ca(address: str, fingerprint: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class Bell:
@@ -12,6 +13,7 @@ class Bell:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._event: asyncio.Event | None = None
         self.closing = False
+        self.others: list[Callable[[], None]] = []  # that are called too; quick, from any thread
 
     def attach(self) -> None:
         """To be called in the loop, before anybody waits."""
@@ -24,6 +26,8 @@ class Bell:
 
     def ring(self, _revision: int = 0) -> None:
         """There is something new."""
+        for other in self.others:
+            other()
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._swap)
 

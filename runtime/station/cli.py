@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +52,19 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
     help="Raster tiles to draw the page's map on; else a plain grid.",
 )
 @click.option(
+    "--mqtt", metavar="URL", help="Broker of devices that have no way here: mqtts://USER@HOST:8883."
+)
+@click.option(
+    "--mqtt-password-file",
+    type=click.Path(path_type=Path),
+    help="The station's password at the broker; or in TAGCLIP_MQTT_PASSWORD.",
+)
+@click.option(
+    "--mqtt-ca",
+    type=click.Path(path_type=Path),
+    help="Authority of the broker, PEM.  [default: the station's]",
+)
+@click.option(
     "--log", "log_form", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True
 )
 @click.pass_context
@@ -66,7 +80,7 @@ def station(context: click.Context, /, log_form: str, **given: Any) -> None:
     with logging_to(sys.stderr, log_form):
         from tagclip.runtime.station.run import run_station
 
-        run_station(**given, tell=click.echo)
+        run_station(**given, mqtt_password=os.environ.get("TAGCLIP_MQTT_PASSWORD"), tell=click.echo)
 
 
 @station.command()
@@ -83,6 +97,20 @@ def enrol(device: str, data: Path, minutes: float) -> None:
         return enrolment(data, code)
 
     click.echo(with_records(data, make))
+
+
+@station.command("mqtt-users")
+@_DATA
+def mqtt_users(data: Path) -> None:
+    """Print NAME:PASSWORD of every device, for the broker's password file; see docs/link.md, MQTT.
+
+    Enrolling a device changes its password.
+    """
+    from tagclip.runtime.station.mqtt_access import passwords
+    from tagclip.runtime.station.store import Store
+
+    for line in with_records(data, lambda database: list(passwords(Store(database)))):
+        click.echo(line)
 
 
 @station.group()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tagclip.runtime.station.limits import network
 from tagclip.runtime.station.web import ANYONE, DEVICE, Answer, Ask, Refusal, Route
 from tagclip.runtime.sync_fields import Row
 from tagclip.runtime.sync_messages import HIT, batch_of, id_of
+
+if TYPE_CHECKING:
+    from tagclip.runtime.station.station import Station
 
 MAX_WAIT_S = 30.0
 _MANY = 1 << 53
@@ -35,17 +38,28 @@ def enrol(ask: Ask) -> Answer:
             403, f"no such code for {device}, or it was used, or is too old; ask an admin for another"
         )
     ask.station.enrol_tries.forgive(key)
-    return Answer({"token": token, "station_public_key": ask.station.public_pem(), "device": device})
+    told = {"token": token, "station_public_key": ask.station.public_pem(), "device": device}
+    return Answer(told | ({"mqtt": ask.station.broker} if ask.station.broker else {}))
 
 
 def messages(ask: Ask) -> Answer:
     """A batch; what the answer acknowledges is on the disk."""
-    batch = batch_of(ask.body)
-    if batch.device != ask.device:
-        raise Refusal(403, f"batch.device: the token is that of {ask.device}, found {batch.device}")
-    answer = ask.station.store.take(batch)
-    ask.station.news.tell(_hits(batch.rows, set(answer.acks)))
-    return Answer(answer.to_json(), headers=_TAKES)
+    return Answer(hand_in(ask.station, ask.device, ask.body), headers=_TAKES)
+
+
+def hand_in(station: Station, device: str, body: bytes) -> dict[str, Any]:
+    """Keep a batch that `device` sent, by whatever carrier; the answer to it.
+
+    Raises:
+        Refusal, SyncError: it is another device's, or breaks its form.
+        sqlite3.Error: the records cannot be written; nothing was kept.
+    """
+    batch = batch_of(body)
+    if batch.device != device:
+        raise Refusal(403, f"batch.device: the token is that of {device}, found {batch.device}")
+    answer = station.store.take(batch)
+    station.news.tell(_hits(batch.rows, set(answer.acks)))
+    return answer.to_json()
 
 
 async def queries(ask: Ask) -> Answer:

@@ -8,12 +8,15 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from tagclip.runtime.errors import ConfigError, MachineError
 from tagclip.runtime.health_server import parse_listen
 from tagclip.runtime.service import Notifier, Stop
 from tagclip.runtime.station.page_tiles import Tiles
+from tagclip.runtime.station.mqtt import MqttSide
+from tagclip.runtime.station.mqtt_access import access_of
 from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
 from tagclip.runtime.station.station import TLS, Encoder, Station, hold, say_address
 from tagclip.runtime.station.tls import Identity, given_identity, own_identity
@@ -31,6 +34,10 @@ def run_station(
     days: float,
     max_gb: float,
     mbtiles: Path | None,
+    mqtt: str | None,
+    mqtt_password: str | None,
+    mqtt_password_file: Path | None,
+    mqtt_ca: Path | None,
     tell: Callable[[str], None],
 ) -> None:
     """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
@@ -58,8 +65,14 @@ def run_station(
         with Stop() as stop:
             station = Station(data, identify(), Encoder(bundle))
             try:
+                side: AbstractContextManager[object] = nullcontext()
+                if mqtt is not None:
+                    access = access_of(
+                        mqtt, mqtt_password, mqtt_password_file, mqtt_ca or station.identity.ca
+                    )
+                    side, station.broker = MqttSide(station, access), access.told
                 station.tiles = Tiles(mbtiles) if mbtiles else None
-                _run(station, (host, port), known_by[0], days, int(max_gb * 1e9), identify, stop, tell)
+                _run(station, (host, port), known_by[0], days, int(max_gb * 1e9), identify, side, stop, tell)
             finally:
                 station.close()
             if stop.failed:
@@ -75,11 +88,12 @@ def _run(
     days: float,
     max_bytes: int,
     identify: Callable[[], Identity],
+    side: AbstractContextManager[object],
     stop: Stop,
     tell: Callable[[str], None],
 ) -> None:
     notifier = Notifier()
-    with Server(station, address) as server:
+    with Server(station, address) as server, side:
         at = f"[{name}]:{server.port}" if ":" in name else f"{name}:{server.port}"
         say_address(station.data, at, station.identity.fingerprint())
         first = station.first_admin()

@@ -84,6 +84,7 @@ class Station:
     def __init__(self, data: Path, identity: Identity, encoder: Encoder) -> None:
         self.data, self.identity, self.encoder = data, identity, encoder
         self.ca_pem = identity.ca.read_bytes()
+        self.broker: dict[str, str] | None = None  # of MQTT: address and authority, for enrolments
         self.key = signing_key(data)
         self.bell, self.news = Bell(), News()  # of queries; of hits
         self.database = open_records(data)

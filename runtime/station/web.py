@@ -146,22 +146,27 @@ async def serve(
     refuse = refuse or refused
     try:
         return _response(await _answer(route, station, request))
-    except Refusal as refusal:
-        return refuse(refusal)
-    except (SyncError, BundleManifestError, ConfigError, QueryError) as error:
-        return refuse(Refusal(400, str(error)))
-    except RecursionError:  # quoting what was found
-        return refuse(Refusal(400, "the body is nested too deep"))
-    except MissingExtraError as error:
-        return refuse(Refusal(503, str(error), wait_s=60))
-    except BusyError as error:
-        return refuse(Refusal(503, str(error), wait_s=2))
-    except sqlite3.Error as error:  # disk full, for one; whoever sent something keeps it and comes back
+    except Exception as error:
+        return refuse(refusal_of(error, f"{route.method} {route.path}"))
+
+
+def refusal_of(error: Exception, asked: str) -> Refusal:
+    """What to answer, by whatever carrier, to somebody whose request `asked` ended with `error`."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, (SyncError, BundleManifestError, ConfigError, QueryError)):
+        return Refusal(400, str(error))
+    if isinstance(error, RecursionError):  # quoting what was found
+        return Refusal(400, "the body is nested too deep")
+    if isinstance(error, MissingExtraError):
+        return Refusal(503, str(error), wait_s=60)
+    if isinstance(error, BusyError):
+        return Refusal(503, str(error), wait_s=2)
+    if isinstance(error, sqlite3.Error):  # disk full; who sent something keeps it
         log.error("the records cannot be used: %s", error)
-        return refuse(Refusal(503, "the station cannot use its records now; try again later", wait_s=5))
-    except Exception:
-        log.exception("%s %s failed", route.method, route.path)
-        return refuse(Refusal(500, "the station failed; its log says why"))
+        return Refusal(503, "the station cannot use its records now; try again later", wait_s=5)
+    log.error("%s failed", asked, exc_info=error)
+    return Refusal(500, "the station failed; its log says why")
 
 
 def refused(refusal: Refusal) -> Response:
