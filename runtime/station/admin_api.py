@@ -18,9 +18,11 @@ _SET = "Path=/; Secure; HttpOnly; SameSite=Strict"
 
 
 def health(ask: Ask) -> Answer:
-    """That it answers, and nothing else."""
+    """That it answers, and whether it has room; anybody may ask."""
     with ask.station.database.read() as connection:
         connection.execute("SELECT 1 FROM query_set").fetchone()
+    if ask.station.trouble:
+        return Answer({"status": "degraded", "reasons": {"room": ask.station.trouble}})
     return Answer({"status": "ok"})
 
 

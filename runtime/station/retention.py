@@ -1,53 +1,153 @@
-"""What the station forgets: by age, and by size, the oldest first. The audit log says so, and stays."""
+"""What the station forgets: by age, by size, and by order. The audit log says so, and stays.
+
+A hit that a person confirmed outlives others: it stays while its query stands, and then for days of its own, counted
+from the decision or from the end of the query, whichever came later. For room it goes only after everything else.
+"""
 
 from __future__ import annotations
 
+import logging
+import time
+
+from tagclip.runtime.hit import CONFIRMED
 from tagclip.runtime.station.audit import record
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import Connection, Database
+from tagclip.runtime.station.tracks import ROW_BYTES, delete_tracks
 
 MESSAGE_DAYS = (
     90.0  # how long a message's id is remembered: a device that was away for longer may repeat itself
 )
+CONFIRMED_DAYS = 365.0
+CROWDED = 0.9  # of the room, with confirmed hits: what is new has none
 
 _LOOSE = "hit_id NOT IN (SELECT id FROM hits)"
-_ALL_S = 1e12
+_OLD = f"""received_s < ? AND (review <> '{CONFIRMED}' OR (
+    query_id NOT IN (SELECT id FROM queries)
+    AND coalesce(reviewed_s, received_s) < ?
+    AND query_id NOT IN (SELECT id FROM closed_queries WHERE closed_s >= ?)))"""
+
+_NEVER_S = 1e12
+
+log = logging.getLogger(__name__)
 
 
-def forget(database: Database, now_s: float, days: float, max_bytes: int) -> int:
-    """Delete hits and pictures that came more than `days` ago, then the oldest until `max_bytes` are left.
+def forget(
+    database: Database, now_s: float, days: float, max_bytes: int, confirmed_days: float = CONFIRMED_DAYS
+) -> int:
+    """Delete hits, tracks and pictures that came more than `days` ago, then the oldest until `max_bytes` are left.
 
     Args:
         now_s: Unix time; of a clock whose steps nobody has to fear, see store_clock.
-        max_bytes: of hits, pictures and what is in quarantine, together.
+        max_bytes: of hits, tracks, pictures and what is in quarantine, together.
+        confirmed_days: for which confirmed hits stay after the decision and the end of their query.
 
     Returns:
         How many hits were deleted.
     """
-    before_s = now_s - days * 86400
+    before_s, decided_s = now_s - days * 86400, now_s - confirmed_days * 86400
     gone = 0
-    while count := _delete(database, before_s, 500, f"older than {days:g} days"):
+    while count := _delete(
+        database, _OLD, (before_s, decided_s, decided_s), 500, f"older than {days:g} days"
+    ):
         gone += count
+    while delete_tracks(database, before_s, 500, f"older than {days:g} days"):
+        pass
     with database.write() as connection:
         # Of hits that never came, and what is no longer sent again.
         connection.execute(f"DELETE FROM pictures WHERE received_s < ? AND {_LOOSE}", (before_s,))
         connection.execute("DELETE FROM quarantine WHERE received_s < ?", (before_s,))
-        connection.execute("DELETE FROM messages WHERE received_s < ?", (now_s - MESSAGE_DAYS * 86400,))
+        messages_s = now_s - MESSAGE_DAYS * 86400
+        connection.execute("DELETE FROM messages WHERE received_s < ?", (messages_s,))
+        connection.execute("DELETE FROM deleted_hits WHERE deleted_s < ?", (messages_s,))
+        connection.execute("DELETE FROM closed_queries WHERE closed_s < ?", (decided_s,))
+    return gone + _make_room(database, max_bytes)
+
+
+def _make_room(database: Database, max_bytes: int) -> int:
+    gone, reason = 0, f"more than {max_bytes} bytes"
     while _size(database) > max_bytes:
-        count = _delete(database, _ALL_S, 50, f"more than {max_bytes} bytes")
-        gone += count
+        if delete_tracks(database, _oldest_s(database), 2000, reason):
+            continue
+        if count := _delete(database, "review <> ?", (CONFIRMED,), 50, reason):
+            gone += count
+            continue
+        with database.write() as connection:
+            others = connection.execute(f"DELETE FROM pictures WHERE {_LOOSE}").rowcount
+            others += connection.execute("DELETE FROM quarantine").rowcount
+        if others:
+            continue
+        count = _delete(database, "1 = 1", (), 50, f"{reason}, confirmed ones alone")
         if not count:
-            with database.write() as connection:
-                connection.execute(f"DELETE FROM pictures WHERE {_LOOSE}")
-                connection.execute("DELETE FROM quarantine")
             break
+        gone += count
+        log.error("%d confirmed hits were deleted, as they alone took more than --max-gb", count)
     return gone
 
 
-def _delete(database: Database, before_s: float, most: int, reason: str) -> int:
+def _oldest_s(database: Database) -> float:
+    """When the oldest hit came that nobody confirmed; what came before it is older."""
+    with database.read() as connection:
+        row = connection.execute(
+            "SELECT min(received_s) FROM hits WHERE review <> ?", (CONFIRMED,)
+        ).fetchone()
+    return _NEVER_S if row[0] is None else float(row[0])
+
+
+def crowded(database: Database, max_bytes: int) -> str:
+    """What to say when confirmed hits leave no room for others; empty when they do."""
+    with database.read() as connection:
+        (documents,) = connection.execute(
+            "SELECT coalesce(sum(length(document)), 0) FROM hits WHERE review = ?", (CONFIRMED,)
+        ).fetchone()
+        (pictures,) = connection.execute(
+            "SELECT coalesce(sum(length(jpeg)), 0) FROM pictures WHERE hit_id IN"
+            " (SELECT id FROM hits WHERE review = ?)",
+            (CONFIRMED,),
+        ).fetchone()
+    taken = int(documents) + int(pictures)
+    if taken <= CROWDED * max_bytes:
+        return ""
+    return (
+        f"confirmed hits take {taken / 1e6:,.0f} of {max_bytes / 1e6:,.0f} MB: new hits go as soon as they come, "
+        "then the oldest confirmed ones; allow more with --max-gb, or delete what is no longer needed"
+    )
+
+
+def close_query(connection: Connection, query_id: str, now_s: float) -> None:
+    """Note when a query ended: from then on count the days of its confirmed hits."""
+    connection.execute(
+        "INSERT INTO closed_queries(id, closed_s) VALUES(?, ?)"
+        " ON CONFLICT(id) DO UPDATE SET closed_s = excluded.closed_s",
+        (query_id, now_s),
+    )
+
+
+def delete_hit(database: Database, hit_id: str, by: str) -> bool:
+    """Delete a hit for good, with its pictures and what of it is in quarantine; False if there is no such.
+
+    Newer revisions and pictures that still come are taken and dropped. The log names the hit and nothing of it.
+    """
+    with database.write() as connection:
+        found = connection.execute("DELETE FROM hits WHERE id = ?", (hit_id,)).rowcount
+        found += connection.execute("DELETE FROM pictures WHERE hit_id = ?", (hit_id,)).rowcount
+        if not found:
+            return False
+        connection.execute("DELETE FROM quarantine WHERE raw LIKE ?", (f"%{hit_id}%",))
+        connection.execute(
+            "INSERT INTO deleted_hits(id, deleted_s) VALUES(?, ?)"
+            " ON CONFLICT(id) DO UPDATE SET deleted_s = excluded.deleted_s",
+            (hit_id, time.time()),
+        )
+        record(connection, by, "hit.delete", hit=hit_id)
+    database.fold()
+    return True
+
+
+def _delete(database: Database, where: str, values: tuple[object, ...], most: int, reason: str) -> int:
     """The oldest hits, in transactions that are short: devices wait for them."""
     with database.write() as connection:
         rows = connection.execute(
-            "SELECT id FROM hits WHERE received_s < ? ORDER BY received_s, place LIMIT ?", (before_s, most)
+            f"SELECT id FROM hits WHERE {where} ORDER BY received_s, place LIMIT ?", (*values, most)
         ).fetchall()
         connection.executemany("DELETE FROM pictures WHERE hit_id = ?", rows)
         connection.executemany("DELETE FROM hits WHERE id = ?", rows)
@@ -66,4 +166,5 @@ def _size(database: Database) -> int:
             " + (SELECT coalesce(sum(length(jpeg)), 0) FROM pictures)"
             " + (SELECT coalesce(sum(length(raw)), 0) FROM quarantine)"
         ).fetchone()
-    return int(row[0])
+        (tracks,) = connection.execute("SELECT count(*) FROM tracks").fetchone()
+    return int(row[0]) + ROW_BYTES * int(tracks)
