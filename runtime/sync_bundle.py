@@ -170,7 +170,7 @@ class BundleSync:
         text = self._trouble or (f"{gone['state']}: {gone['reason']}" if gone else "")
         if not text:
             self._health.recover("bundle")
-        elif self._health.degrade("bundle", text):
+        elif self._health.degrade("bundle", text) and self._trouble:
             log.warning("bundle: %s", text)
 
     # ---- fetching

@@ -35,9 +35,16 @@ def push(folder: Path, devices: tuple[str, ...], data: Path, as_json: bool) -> N
 
     An older bundle is pushed in the same way; devices take what was ordered last.
     """
+    from tagclip.runtime.background import read_background
+    from tagclip.runtime.bundle import open_bundle
+    from tagclip.runtime.errors import BackgroundError
     from tagclip.runtime.station.bundles_api import described
 
     order = described(_with_bundles(data, lambda all_: all_.push(folder, devices or None, "console")))
+    try:
+        read_background(open_bundle(folder), None)
+    except BackgroundError as error:
+        click.echo(f"warning: devices cannot look for anybody with it and will go back: {error}", err=True)
     if as_json:
         click.echo(json.dumps(order, indent=2))
         return
