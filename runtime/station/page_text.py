@@ -42,7 +42,7 @@ def per_hour(rate: float) -> str:
     if rate <= 0:
         return "practically no false alarms"
     if rate >= 0.95:
-        return f"{_short(rate)} false alarms an hour"
+        return f"{_short(rate)} false alarm{'' if _short(rate) == '1' else 's'} an hour"
     return f"1 false alarm in {span(3600 / rate)}"
 
 

@@ -1,0 +1,54 @@
+"""Debian's Chromium, headless, on a station's page."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+SIZE = {"width": 1280, "height": 800}
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser of playwright; it never goes to the network but for what a test opens."""
+    from playwright.sync_api import sync_playwright
+
+    # Without the sandbox, which does not work for root; what it opens is our own page alone.
+    flags = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=flags)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def visit(browser: Any, port: int, **options: Any) -> Iterator[Any]:
+    """A page of its own at the station on `port`; an error of a script is one of the test."""
+    context = browser.new_context(
+        # The authority of a test's station is nobody else's.
+        **{"ignore_https_errors": True, "viewport": SIZE, "base_url": f"https://127.0.0.1:{port}", **options}
+    )
+    page, errors = context.new_page(), []
+    page.set_default_timeout(15_000)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    try:
+        yield page
+    finally:
+        context.close()
+    assert not errors, errors
+
+
+def log_in(page: Any, name: str, password: str) -> None:
+    """As a person does it, with the keyboard."""
+    page.goto("/login")
+    page.wait_for_function("document.activeElement.id === 'name'")
+    page.keyboard.type(name)
+    page.keyboard.press("Tab")
+    page.keyboard.type(password)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/hits")

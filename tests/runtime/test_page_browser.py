@@ -1,0 +1,294 @@
+"""The operator's page in headless Chromium: from a query to a confirmed hit with the keyboard, and what never moves."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import re
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+for _package in (
+    "argon2",
+    "axe_playwright_python",
+    "cryptography",
+    "jinja2",
+    "onnxruntime",
+    "playwright",
+    "starlette",
+):
+    pytest.importorskip(_package)
+
+from tagclip.runtime.bundle import Bundle
+from tagclip.runtime.station.server import Server
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+worlds, browsers = load("page_world"), load("page_chromium")
+pytestmark = pytest.mark.skipif(
+    browsers.CHROMIUM is None, reason="Debian's Chromium is not installed: apt-get install chromium"
+)
+
+
+@pytest.fixture(scope="module")
+def world(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    world = worlds.World(tmp_path_factory.mktemp("browser") / "data", tiny_bundle.path)
+    yield world
+    world.station.close()
+
+
+@pytest.fixture(scope="module")
+def port(world: Any) -> Iterator[int]:
+    with Server(world.station, ("127.0.0.1", 0)) as server:
+        world.listen(server.port)
+        yield server.port
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browsers.chromium() as browser:
+        yield browser
+
+
+class Device:
+    """Hands hits in, over TLS, with the token of an enrolled device."""
+
+    def __init__(self, world: Any, port: int, name: str) -> None:
+        self.world, self.name, self.token = world, name, world.enrol(name)
+        context = ssl.create_default_context(cafile=str(world.station.identity.ca))
+        self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+
+    def report(self, *hits: dict[str, Any]) -> None:
+        body = json.dumps(self.world.batch(self.name, *hits, depth=0))
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        self.connection.request("POST", "/api/v1/device/messages", body, headers)
+        answer = json.loads(self.connection.getresponse().read())
+        assert len(answer["acks"]) == 2 * len(hits), answer
+
+
+@pytest.fixture
+def device(world: Any, port: int, request: pytest.FixtureRequest) -> Iterator[Device]:
+    device = Device(world, port, re.sub(r"\W+", "-", request.node.name)[:60])
+    yield device
+    device.connection.close()
+
+
+def test_from_a_query_to_a_confirmed_hit_by_keyboard(
+    world: Any, port: int, chromium: Any, device: Device
+) -> None:
+    with browsers.visit(chromium, port) as page:
+        browsers.log_in(page, "root", worlds.PASSWORD)
+        page.goto("/queries")
+        page.focus("#text")
+        page.keyboard.type("a person in red")
+        page.keyboard.press("Tab")
+        page.keyboard.type("missing since noon")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("article h2:text-is('a person in red')")
+        (query,) = [each for each in world.station.queries.listed() if each["text"] == "a person in red"]
+
+        page.goto(f"/hits?query={query['id']}")
+        page.wait_for_selector("#empty:has-text('No hits here')")
+        page.evaluate("window.unloaded = false")
+        hit = world.hit(device.name, query["id"], query["text"])
+        device.report(hit)
+        row = page.wait_for_selector(f"li[data-id='{hit['id']}']")
+        assert "a person in red" in row.inner_text() and page.evaluate("window.unloaded") is False
+        assert page.text_content("[data-count=unreviewed]") == "1"
+
+        page.keyboard.press("j")
+        page.wait_for_selector(f"#pane .hit[data-id='{hit['id']}'] .picture img")
+        page.wait_for_function("document.querySelector('#pane .picture img').naturalWidth > 20")
+        page.keyboard.press("c")
+        page.wait_for_selector("#pane .mark.confirmed")
+        page.wait_for_selector(".toast:has-text('Confirmed.')")
+        assert review(world, hit["id"]) == "confirmed"
+        assert page.is_visible(f"li[data-id='{hit['id']}']")  # it does not vanish under the hand
+        page.keyboard.press("u")
+        page.wait_for_selector(".toast:has-text('Undone.')")
+        page.wait_for_selector("#pane .mark.unreviewed")
+        assert review(world, hit["id"]) == "unreviewed"
+        page.keyboard.press("r")
+        page.wait_for_selector(".toast:has-text('Rejected.')")
+        assert review(world, hit["id"]) == "rejected"
+        page.keyboard.press("?")
+        page.wait_for_selector("#keys[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#keys:not([open])", state="attached")
+
+
+def review(world: Any, hit: str) -> str:
+    with world.station.database.read() as connection:
+        return str(connection.execute("SELECT review FROM hits WHERE id = ?", (hit,)).fetchone()[0])
+
+
+def test_what_the_operator_looks_at_does_not_move(
+    world: Any, port: int, chromium: Any, device: Device
+) -> None:
+    query = world.query("somebody in blue")
+    device.report(*(world.hit(device.name, query, "somebody in blue") for _ in range(30)))
+    device.report(*(world.hit(device.name, query, "somebody in blue") for _ in range(30)))
+    with browsers.visit(chromium, port) as page:
+        browsers.log_in(page, "rita", worlds.PASSWORD)
+        page.goto(f"/hits?query={query}")
+        assert page.locator("#rows li").count() == 50
+        for _ in range(3):
+            page.keyboard.press("j")
+        page.wait_for_selector("#pane .hit")
+        chosen = page.locator(".row[aria-current=true]")
+        page.wait_for_function("document.activeElement.matches('.row[aria-current=true]')")
+        before, shown = chosen.bounding_box(), page.get_attribute("#pane .hit", "data-id")
+        new = world.hit(device.name, query, "somebody in blue")
+        device.report(new)
+        page.wait_for_selector("#fresh:has-text('1 new hit')")
+        assert chosen.bounding_box() == before and page.get_attribute("#pane .hit", "data-id") == shown
+        page.keyboard.press("n")
+        page.wait_for_selector(f"li[data-id='{new['id']}']")
+        assert page.locator("#rows li").first.get_attribute("data-id") == new["id"]
+        # The rest comes as she goes down.
+        page.locator("#rows li").nth(50).scroll_into_view_if_needed()
+        page.wait_for_function("document.querySelectorAll('#rows li').length === 61")
+
+
+def test_a_lost_link_is_said_and_nothing_seems_saved(
+    world: Any, port: int, chromium: Any, device: Device
+) -> None:
+    query = world.query("somebody in green")
+    hit = world.hit(device.name, query, "somebody in green")
+    device.report(hit)
+    with browsers.visit(chromium, port) as page:
+        browsers.log_in(page, "rita", worlds.PASSWORD)
+        page.goto(f"/hits?query={query}")
+        page.keyboard.press("j")
+        page.wait_for_selector("#pane .hit")
+        page.context.set_offline(True)
+        page.keyboard.press("c")
+        page.wait_for_selector(".toast.bad:has-text('Not saved')")
+        page.wait_for_selector("#offline:has-text('out of reach since')")
+        page.wait_for_selector("#pane .mark.unreviewed")
+        assert review(world, hit["id"]) == "unreviewed"
+        page.context.set_offline(False)
+        page.keyboard.press("c")
+        page.wait_for_selector("#pane .mark.confirmed")
+        page.wait_for_selector("#offline", state="hidden")
+        page.wait_for_selector("#link:has-text('connected')")
+
+
+def test_an_operator_has_no_key_to_decide_with(world: Any, port: int, chromium: Any, device: Device) -> None:
+    query = world.query("somebody in white")
+    hit = world.hit(device.name, query, "somebody in white")
+    device.report(hit)
+    with browsers.visit(chromium, port) as page:
+        browsers.log_in(page, "olga", worlds.PASSWORD)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.method))
+        page.goto(f"/hits?query={query}")
+        page.keyboard.press("j")
+        page.wait_for_selector("#pane .hit")
+        for key in "cru":
+            page.keyboard.press(key)
+        page.keyboard.press("?")
+        text = page.wait_for_selector("#keys[open]").inner_text()
+        assert "confirm" not in text and set(asked) == {"GET"} and review(world, hit["id"]) == "unreviewed"
+
+
+def test_the_first_password_is_changed_on_the_way_in(world: Any, port: int, chromium: Any) -> None:
+    one_time = world.station.users.add("novice", "reviewer", "test")
+    with browsers.visit(chromium, port) as page:
+        page.goto("/hits?review=all")
+        page.wait_for_url("**/login?next=*")
+        page.fill("#name", "novice")
+        page.fill("#password", "wrong")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#problem:has-text('Wrong name or password')")
+        page.fill("#password", one_time)
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/password")
+        page.fill("#old", one_time)
+        page.fill("#new", "four words do well")
+        page.fill("#again", "four words do bad")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#problem:has-text('differ')")
+        page.fill("#again", "four words do well")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/hits")
+        page.click(".me summary")
+        page.click("#logout")
+        page.wait_for_url("**/login")
+
+
+def test_admins_add_users_and_enrol_devices(world: Any, port: int, chromium: Any) -> None:
+    with browsers.visit(chromium, port) as page:
+        browsers.log_in(page, "root", worlds.PASSWORD)
+        page.goto("/admin")
+        page.fill("#name", "nina")
+        page.select_option("#role", "reviewer")
+        page.keyboard.press("Enter")
+        page.click("#add-user .main")
+        page.wait_for_selector("#secret:has-text('nina')")
+        assert world.station.users.login("nina", page.input_value("#secret input"), "test")
+        page.goto("/admin/devices")
+        page.fill("#device", "mast-9")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#secret:has-text('mast-9')")
+        line = page.input_value("#secret input")
+        enrolment = rf"tagclip-enrol:127\.0\.0\.1:{port}:[a-z2-7]+:[0-9a-f]{{64}}"
+        assert re.fullmatch(rf"tagclip enrol {enrolment} --device mast-9 --folder station", line)
+
+
+def test_axe_finds_no_serious_fault(world: Any, port: int, chromium: Any, device: Device) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    query = world.query("somebody in black")
+    hits = [world.hit(device.name, query, "somebody in black") for _ in range(3)]
+    device.report(*hits)
+    pages = [
+        "/hits",
+        f"/hits/{hits[0]['id']}",
+        "/queries",
+        "/search",
+        "/map",
+        "/fleet",
+        "/password",
+        "/admin",
+    ]
+    pages += ["/admin/devices", "/admin/audit", "/admin/quarantine", "/nowhere"]
+    axe, faults = Axe(), []
+    with browsers.visit(chromium, port) as page:
+
+        def look(name: str) -> None:
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+                for fault in axe.run(page).response["violations"]:
+                    if fault["impact"] in ("serious", "critical"):
+                        faults.append(
+                            (name, scheme, fault["id"], [node["html"][:200] for node in fault["nodes"][:3]])
+                        )
+
+        page.goto("/login")
+        look("/login")
+        browsers.log_in(page, "root", worlds.PASSWORD)
+        for path in pages:
+            page.goto(path)
+            look(path)
+        page.goto(f"/hits?query={query}")
+        page.keyboard.press("j")
+        page.wait_for_selector("#pane .hit")
+        page.keyboard.press("c")
+        page.wait_for_selector(".toast")
+        look("a chosen hit")
+        page.keyboard.press("?")
+        look("keys")
+    assert not faults, json.dumps(faults, indent=1)
