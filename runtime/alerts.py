@@ -63,6 +63,11 @@ def promised(per_hour: float | None, per_1000: float | None) -> Promise | None:
     return Promise(per_1000, per_hour=False) if per_1000 else None
 
 
+def people_per_hour(passed: int, seen_h: float, known: float | None) -> float:
+    """That pass, where `passed` were seen in `seen_h` hours, with a prior that fades: the site's own `known` rate."""
+    return (passed + PRIOR_PEOPLE) / (seen_h + PRIOR_PEOPLE / (known or PRIOR_PER_HOUR))
+
+
 @dataclass(frozen=True)
 class StandingQuery:
     """A query that waits for somebody.
@@ -158,9 +163,8 @@ class Alerts:
     @property
     def people_per_hour(self) -> float:
         """That pass: what was seen so far, with a prior that fades (the site's own rate, where it was calibrated)."""
-        prior = self._known_rate or PRIOR_PER_HOUR
         seen_h = 0.0 if self._began_s is None else max(self._now_s - self._began_s, 0.0) / HOUR_S
-        return (self._passed + PRIOR_PEOPLE) / (seen_h + PRIOR_PEOPLE / prior)
+        return people_per_hour(self._passed, seen_h, self._known_rate)
 
     def judge(self, track: StoredTrack, crops: int, *, last: bool) -> list[Hit]:
         """Judge somebody by what is known of them now.

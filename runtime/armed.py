@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from tagclip.runtime.retro import Past, Retro, found_afterwards
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.sync_link import StationLink
 from tagclip.runtime.sync_messages import Query
+from tagclip.runtime.sync_track import ToldTrack
 from tagclip.runtime.when import show_when
 
 LOOK_BACK_H = 24.0
@@ -92,7 +93,14 @@ class Armed(AbstractContextManager["Armed"]):
             self._log = opened.enter_context(HitLog(orders.hits))
             self._link = (
                 opened.enter_context(
-                    StationLink(orders.station, engines.bundle.encoder_id, health, keys=keys, slots=slots)
+                    StationLink(
+                        orders.station,
+                        engines.bundle.encoder_id,
+                        health,
+                        keys=keys,
+                        slots=slots,
+                        store=store.path,
+                    )
                 )
                 if orders.station
                 else None
@@ -164,6 +172,11 @@ class Armed(AbstractContextManager["Armed"]):
             self._health.recover("hits")
         if self._link is not None:
             self._link.tell(hit, jpeg)
+
+    def tell_tracks(self, tracks: Sequence[ToldTrack], over: bool) -> None:
+        """People who were put into the store, for the station."""
+        if self._link is not None:
+            self._link.tell_tracks(tracks, over)
 
     def __exit__(self, *_: object) -> None:
         try:

@@ -258,7 +258,7 @@ class Device:
             store,
             drop_still(detector),
             self.health,
-            *((armed.alerts(settings.camera, size_px), armed.tell) if armed else ()),
+            *((armed.alerts(settings.camera, size_px), armed.tell, armed.tell_tracks) if armed else ()),
         )
 
     def _check(self) -> None:

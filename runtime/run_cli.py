@@ -217,10 +217,10 @@ def _settings(
     from tagclip.runtime.detectors import graph_of
     from tagclip.runtime.device import Settings, listening
     from tagclip.runtime.feeds import live_name
-    from tagclip.runtime.search_store_cli import parse_near
     from tagclip.runtime.source import is_live
     from tagclip.runtime.store_track import Place
     from tagclip.runtime.telemetry import CameraPose
+    from tagclip.runtime.vector_scan import parse_near
     from tagclip.runtime.when import parse_when
 
     graph = graph_of(detector)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def parse_where(after: str | None, before: str | None, cameras: tuple[str, ...], near: str | None) -> Where:
     """The options of the same names. Raises: QueryError, one of them cannot be read."""
-    from tagclip.runtime.vector_scan import Where
+    from tagclip.runtime.vector_scan import Where, parse_near
     from tagclip.runtime.when import parse_when
 
     now_s = time.time()
@@ -26,19 +26,6 @@ def parse_where(after: str | None, before: str | None, cameras: tuple[str, ...],
         cameras=frozenset(cameras) if cameras else None,
         near=parse_near(near) if near else None,
     )
-
-
-def parse_near(text: str, option: str = "--near") -> tuple[float, float, float]:
-    """Degrees of latitude and longitude, and metres: "47.37,8.54,200". Raises: QueryError."""
-    from tagclip.runtime.errors import QueryError
-
-    try:
-        latitude, longitude, radius_m = (float(part) for part in text.split(","))
-    except ValueError:
-        latitude = longitude = radius_m = float("nan")
-    if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < radius_m < 2.1e7):
-        raise QueryError(f"{option} expects LATITUDE,LONGITUDE,METRES such as 47.37,8.54,200; found {text!r}")
-    return latitude, longitude, radius_m
 
 
 def search_stored(

@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tagclip.runtime.health import Health
 from tagclip.runtime.keys import PublicKey
 from tagclip.runtime.outbox import Outbox, encode
 from tagclip.runtime.sync_carrier import Carrier
-from tagclip.runtime.sync_messages import MAX_BATCH_BYTES, MAX_MESSAGES, Message, QuerySet
+from tagclip.runtime.sync_messages import MAX_BATCH_BYTES, MAX_MESSAGES, THUMBNAIL, TRACK, Message, QuerySet
 from tagclip.runtime.sync_queries import QueryKeeper
 from tagclip.runtime.sync_window import Window
 
@@ -29,6 +29,7 @@ HEARTBEAT_S = 30.0
 LONG_POLL_S = 25.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 60.0
 MOST_ASKED_S = 600.0  # what a station may ask a device to wait
+OLD_STATION_S = 3600.0  # for which tracks wait that an older station does not know
 STATUS_BYTES = 16 << 10  # of a batch are left for the status
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class SyncClient:
         queries_path: where the last good query set is kept.
         encoder_id: of the device's bundle; vectors of another encoder are refused, their texts are not.
         on_queries: is given each new query set, by a thread of its own, and the kept one by `start`.
+        on_wanted: is given ids of tracks whose thumbnail the station wants, by the thread that sends; it names them
+            again with every answer until it has them.
         health: is told with the causes "link" and "queries".
         facts: more for the heartbeat; plain values by name.
 
@@ -86,11 +89,14 @@ class SyncClient:
         on_queries: Callable[[QuerySet], None],
         health: Health,
         facts: Callable[[], dict[str, Any]] = dict,
+        on_wanted: Callable[[Sequence[str]], None] = lambda ids: None,
     ) -> None:
         self.counts = LinkCounts()
         self._outbox, self._carrier = outbox, carrier
         self._keeper = QueryKeeper(queries_path, key, encoder_id)
         self._encoder_id, self._on_queries, self._health, self._facts = encoder_id, on_queries, health, facts
+        self._on_wanted = on_wanted
+        self._tracks_from_s = 0.0  # before it they wait
         self._window = Window(MAX_BATCH_BYTES - STATUS_BYTES)
         self._told_s = -HEARTBEAT_S
         self._unsure: set[str] = set()  # sent without an answer
@@ -187,7 +193,8 @@ class SyncClient:
         """Send one batch, or wait until there is something to send."""
         self._outbox.news.clear()
         most = 1 if self._singly else MAX_MESSAGES
-        messages = self._outbox.take(self._window.bytes, most)
+        takes_tracks = time.monotonic() >= self._tracks_from_s
+        messages = self._outbox.take(self._window.bytes, most, tracks=takes_tracks)
         due_s = self._told_s + HEARTBEAT_S - time.monotonic()
         if not messages and due_s > 0:
             if not self._stop.is_set():  # looked at after news, which `close` sets, was cleared
@@ -224,6 +231,11 @@ class SyncClient:
                 f"the station acknowledges none of {len(ids)} messages; ask its operator to look at it"
             )
         counts.batches += 1
+        old = [message.id for message in messages if _unknown(message, rejected)]
+        if old:
+            self._tracks_from_s = time.monotonic() + OLD_STATION_S
+            log.warning("the station is of an older tagclip and takes no tracks; they wait")
+            rejected = {id_: reason for id_, reason in rejected.items() if id_ not in old}
         if acked:
             counts.acked += self._outbox.acked(acked)
         if rejected:
@@ -231,6 +243,8 @@ class SyncClient:
         if self._health.recover("link"):
             log.info("the station is in reach, %d messages wait", len(self._outbox))
         self._compare(answer.queries_revision, known)
+        if answer.wanted:
+            self._on_wanted(answer.wanted)
 
     def _refused(self, messages: list[Message], error: RefusedError) -> None:
         """Find the message for which a batch is refused, and give it up, so that it does not block the others."""
@@ -285,3 +299,8 @@ def _batch(device: str, messages: list[Message], status: dict[str, Any]) -> byte
     told = json.dumps(status, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     rows = b",".join(encode(message) for message in messages)
     return b'{"device":"%s","messages":[%s],"status":%s}' % (device.encode("ascii"), rows, told)
+
+
+def _unknown(message: Message, rejected: Mapping[str, str]) -> bool:
+    """Whether the station refuses a message for its kind alone."""
+    return message.kind in (TRACK, THUMBNAIL) and rejected.get(message.id, "").startswith("message.kind:")

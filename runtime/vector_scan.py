@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.earth import great_circle_m
+from tagclip.runtime.errors import QueryError
 
 FIRST_ROWS = 1024
 THREADS = 2
@@ -169,3 +170,14 @@ def to_int8(vectors: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Codes int8 (..., D) and their scales float32 (...): codes * scale is the vector, rounded."""
     scale = np.asarray(np.maximum(np.abs(vectors).max(-1).astype(np.float64), 1e-12) / 127, np.float32)
     return np.rint(vectors / scale[..., None]).astype(np.int8), scale
+
+
+def parse_near(text: str, option: str = "--near") -> tuple[float, float, float]:
+    """Degrees of latitude and longitude, and metres: "47.37,8.54,200". Raises: QueryError."""
+    try:
+        latitude, longitude, radius_m = (float(part) for part in text.split(","))
+    except ValueError:
+        latitude = longitude = radius_m = float("nan")
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < radius_m < 2.1e7):
+        raise QueryError(f"{option} expects LATITUDE,LONGITUDE,METRES such as 47.37,8.54,200; found {text!r}")
+    return latitude, longitude, radius_m

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_guard import StoreGuard
 from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.sync_track import ToldTrack, told
 from tagclip.runtime.target import Track
 from tagclip.runtime.telemetry import Poses
 from tagclip.runtime.tracker import Tracker
@@ -74,6 +75,7 @@ class Watcher:
         health: is told what was done, and how long it took.
         alerts: standing queries; None for none.
         tell: is given each hit with its picture (JPEG), after the person is in the store.
+        tell_tracks: is given people who were put into the store, and whether they are gone.
     """
 
     def __init__(
@@ -87,8 +89,9 @@ class Watcher:
         health: Health,
         alerts: Alerts | None = None,
         tell: Callable[[Hit, bytes], None] = lambda hit, jpeg: None,
+        tell_tracks: Callable[[Sequence[ToldTrack], bool], None] = lambda tracks, over: None,
     ) -> None:
-        self._alerts, self._tell = alerts, tell
+        self._alerts, self._tell, self._tell_tracks = alerts, tell, tell_tracks
         self._looks: dict[int, int] = {}  # of tracks in view: how many of LOOK_AT_S are over
         self._camera, self._detector, self._encoder_of = camera, detector, encoder
         self._encoder_id, self._store, self._drop_still = encoder_id, StoreGuard(store, health), drop_still
@@ -182,6 +185,7 @@ class Watcher:
             return
         begun_s = time.perf_counter()
         self._store.add([(stored, jpeg) for _, stored, jpeg, _ in rows])
+        self._told(rows, last)
         self._times["store"].add(time.perf_counter() - begun_s)
         if self._alerts is not None:
             self._judge(rows, last=last, keep=False)
@@ -190,14 +194,19 @@ class Watcher:
         assert self._alerts is not None
         begun_s = time.perf_counter()
         news = []
-        for _, stored, jpeg, crops in rows:
+        for row in rows:
+            _, stored, jpeg, crops = row
             hits = self._alerts.judge(stored, crops, last=last)
             if hits and keep:
                 self._store.add([(stored, jpeg)])
+                self._told([row], False)
             news += [(hit, jpeg) for hit in hits]
         self._times["match"].add(time.perf_counter() - begun_s)
         for hit, jpeg in news:
             self._tell(hit, jpeg)
+
+    def _told(self, rows: list[_Row], over: bool) -> None:
+        self._tell_tracks([told(stored, self._camera.size_px, crops) for _, stored, _, crops in rows], over)
 
     def _rows(self, tracks: list[Track]) -> list[_Row]:
         """Those who are worth keeping, embedded."""

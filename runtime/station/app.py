@@ -12,6 +12,7 @@ from tagclip.runtime.station import (
     bundles_api,
     device_api,
     operator_api,
+    search_api,
 )
 from tagclip.runtime.station.page_routes import PAGES, PARTS
 from tagclip.runtime.station.page_shell import page_refused, serve_page
@@ -27,7 +28,13 @@ if TYPE_CHECKING:
 Serve = Callable[[Route, "Station", "Request"], Awaitable["Response"]]
 
 # The API, which openapi.json describes.
-ROUTES: tuple[Route, ...] = (*device_api.ROUTES, *operator_api.ROUTES, *admin_api.ROUTES, *bundles_api.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *device_api.ROUTES,
+    *operator_api.ROUTES,
+    *search_api.ROUTES,
+    *admin_api.ROUTES,
+    *bundles_api.ROUTES,
+)
 
 
 def make_app(station: Station) -> Starlette:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tagclip.runtime.station.limits import network
+from tagclip.runtime.station.tracks import vector_of
 from tagclip.runtime.station.web import ANYONE, DEVICE, Answer, Ask, Refusal, Route
 from tagclip.runtime.sync_fields import Row
-from tagclip.runtime.sync_messages import HIT, batch_of, id_of
+from tagclip.runtime.sync_messages import HIT, PICTURE, TRACK, batch_of, id_of, message_of
 
 if TYPE_CHECKING:
     from tagclip.runtime.station.station import Station
@@ -58,6 +59,9 @@ def hand_in(station: Station, device: str, body: bytes) -> dict[str, Any]:
     if batch.device != device:
         raise Refusal(403, f"batch.device: the token is that of {device}, found {batch.device}")
     answer = station.store.take(batch)
+    told = [message_of(row) for row in batch.rows if id_of(row) in answer.acks and row["kind"] == TRACK]
+    if told:  # each time: what the engine of vectors missed is sent again
+        station.vectors.add([vector_of(message, time.time()) for message in told])
     station.news.tell(_hits(batch.rows, set(answer.acks)))
     return answer.to_json()
 
@@ -87,7 +91,7 @@ async def queries(ask: Ask) -> Answer:
 def _hits(rows: list[Any], acks: set[str]) -> Iterator[str]:
     """Ids of the hits that acknowledged messages are about, their pictures too."""
     for row in rows:
-        if id_of(row) in acks:
+        if id_of(row) in acks and row["kind"] in (HIT, PICTURE):
             yield row["body"]["id" if row["kind"] == HIT else "hit_id"]
 
 

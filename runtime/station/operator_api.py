@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 
-from tagclip.runtime.errors import BackgroundError
+from tagclip.runtime.errors import BackgroundError, KeyFileError, StoreError
 from tagclip.runtime.hit import REVIEWS
 from tagclip.runtime.query import check_query
+from tagclip.runtime.station.retention import delete_hit
 from tagclip.runtime.station.store import Filter
 from tagclip.runtime.station.users import ADMIN, OPERATOR, REVIEWER
-from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Refusal, Route
+from tagclip.runtime.station.web import EVERY_ROLE, ONLY_ADMIN, Answer, Ask, Refusal, Route
 from tagclip.runtime.sync_fields import Row
 from tagclip.runtime.sync_messages import QUERY_VIEWS
 
@@ -34,13 +35,8 @@ def add_query(ask: Ask) -> Answer:
     given = fields.keys()
     view = fields.text("view", choices=QUERY_VIEWS) if "view" in given else "auto"
     hours = _optional(fields, "hours", MAX_HOURS) if "hours" in given else DEFAULT_HOURS
-    rates = {
-        key: _optional(fields, key, 1e6) if key in given else None
-        for key in ("alarms_per_hour", "alarms_per_1000")
-    }
+    rates = _rates(fields)
     fields.close()
-    if None not in rates.values():
-        raise Refusal(400, "give alarms_per_hour or alarms_per_1000, not both")
     try:
         vector = ask.station.encoder.vector(text)
     except BackgroundError as error:
@@ -63,6 +59,24 @@ def add_query(ask: Ask) -> Answer:
     )
 
 
+def change_query(ask: Ask) -> Answer:
+    """Another threshold; devices have it within a second."""
+    fields = ask.fields()
+    if not fields.keys():
+        raise Refusal(400, "give alarms_per_hour or alarms_per_1000; null leaves it to the devices")
+    rates = _rates(fields)
+    fields.close()
+    query = ask.station.queries.change(ask.path["id"], rates, ask.by)
+    if query is None:
+        raise Refusal(404, "there is no such query")
+    return Answer(
+        {
+            **{key: value for key, value in query.items() if key != "vector"},
+            "revision": ask.station.queries.current()[0],
+        }
+    )
+
+
 def remove_query(ask: Ask) -> Answer:
     """Its hits stay."""
     if not ask.station.queries.remove(ask.path["id"], ask.by):
@@ -77,15 +91,18 @@ def list_hits(ask: Ask) -> Answer:
     if review is not None and review not in REVIEWS:
         raise Refusal(400, f"review: expected one of {', '.join(REVIEWS)}")
     where = Filter(given.get("query"), given.get("device"), _since(given.get("since")), review)
-    limit = _whole(given.get("limit", "100"), "limit", MAX_PAGE)
-    after = _whole(given["after"], "after", 1 << 53) if "after" in given else None
+    limit = whole(given.get("limit", "100"), "limit", MAX_PAGE)
+    after = whole(given["after"], "after", 1 << 53) if "after" in given else None
     hits, more = ask.station.store.hits(where, after, limit, ask.by)
     return Answer({"hits": hits, "after": more})
 
 
 def picture(ask: Ask) -> Answer:
     """The JPEG; that it was looked at is in the audit log."""
-    jpeg = ask.station.store.picture(ask.path["id"], ask.by)
+    try:
+        jpeg = ask.station.store.picture(ask.path["id"], ask.by)
+    except (KeyFileError, StoreError) as error:
+        raise Refusal(409, str(error)) from error
     if jpeg is None:
         raise Refusal(404, "there is no such hit, or its picture has not come yet")
     return Answer(data=jpeg, kind="image/jpeg")
@@ -103,9 +120,30 @@ def review(ask: Ask) -> Answer:
     return Answer(hit)
 
 
+def remove_hit(ask: Ask) -> Answer:
+    """For somebody's right to be deleted; the audit log names the hit alone."""
+    if not delete_hit(ask.station.database, ask.path["id"], ask.by):
+        raise Refusal(404, "there is no such hit")
+    ask.station.news.tell([ask.path["id"]])
+    return Answer({})
+
+
 def devices(ask: Ask) -> Answer:
     """All, with what they said of themselves last."""
-    return Answer({"revision": ask.station.queries.current()[0], "devices": ask.station.bundles.shown(ask.station.store.devices())})
+    station = ask.station
+    shown = station.bundles.shown(station.store.devices())
+    return Answer({"revision": station.queries.current()[0], "devices": shown})
+
+
+def _rates(fields: Row) -> dict[str, float | None]:
+    """Of false alarms; at most one of them is given. Raises: Refusal, SyncError."""
+    rates = {
+        key: _optional(fields, key, 1e6) if key in fields.keys() else None
+        for key in ("alarms_per_hour", "alarms_per_1000")
+    }
+    if None not in rates.values():
+        raise Refusal(400, "give alarms_per_hour or alarms_per_1000, not both")
+    return rates
 
 
 def _optional(fields: Row, key: str, most: float) -> float | None:
@@ -125,7 +163,8 @@ def _since(text: str | None) -> float | None:
     return value
 
 
-def _whole(text: str, name: str, most: int) -> int:
+def whole(text: str, name: str, most: int) -> int:
+    """A number from 1 to `most` of the URL's query. Raises: Refusal."""
     if not (text.isascii() and text.isdigit() and len(text) <= 16 and 1 <= int(text) <= most):
         raise Refusal(400, f"{name}: expected a whole number from 1 to {most}, found {text[:40]!r}")
     return int(text)
@@ -153,6 +192,18 @@ ROUTES = (
                 "alarms_per_hour": _POSITIVE,
                 "alarms_per_1000": _POSITIVE,
             },
+        },
+    ),
+    Route(
+        "PATCH",
+        "/api/v1/queries/{id}",
+        _MAY_SEARCH,
+        change_query,
+        "Change how many false alarms a standing query may raise; every device in reach has it within a second.",
+        body={
+            "type": "object",
+            "minProperties": 1,
+            "properties": {"alarms_per_hour": _POSITIVE, "alarms_per_1000": _POSITIVE},
         },
     ),
     Route(
@@ -188,6 +239,13 @@ ROUTES = (
         review,
         "A person's decision about a hit.",
         body={"type": "object", "required": ["review"], "properties": {"review": {"enum": list(REVIEWS)}}},
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/hits/{id}",
+        ONLY_ADMIN,
+        remove_hit,
+        "Delete a hit and its pictures for good; its newer revisions that still come are dropped.",
     ),
     Route(
         "GET", "/api/v1/devices", EVERY_ROLE, devices, "The devices, and what they said of themselves last."

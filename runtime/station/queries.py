@@ -84,6 +84,36 @@ class Queries:
         self._change(change)
         return True
 
+    def get(self, id_: str) -> dict[str, Any] | None:
+        """A query that stands, with every key of a set's; None if there is no such."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                "SELECT document FROM queries WHERE id = ? AND (expires_s IS NULL OR expires_s > ?)",
+                (id_, time.time()),
+            ).fetchone()
+        return json.loads(row[0]) if row else None
+
+    def change(self, id_: str, rates: dict[str, float | None], by: str) -> dict[str, Any] | None:
+        """Give a query other rates of false alarms; the query as it is now, None if there is no such.
+
+        Args:
+            rates: alarms_per_hour and alarms_per_1000, at most one of them not None.
+        """
+        if self.get(id_) is None:
+            return None
+        changed: list[dict[str, Any]] = []
+
+        def change(connection: Connection) -> None:
+            row = connection.execute("SELECT document FROM queries WHERE id = ?", (id_,)).fetchone()
+            if row:
+                query = {**json.loads(row[0]), **rates}
+                connection.execute("UPDATE queries SET document = ? WHERE id = ?", (json.dumps(query), id_))
+                record(connection, by, "query.change", query=id_, **rates)
+                changed.append(query)
+
+        self._change(change)
+        return changed[0] if changed else None
+
     def listed(self) -> list[dict[str, Any]]:
         """All that stand, oldest first, without their vectors, with `added_by` and `added_s`."""
         with self._database.read() as connection:

@@ -6,6 +6,7 @@ from the decision or from the end of the query, whichever came later. For room i
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 
@@ -27,6 +28,8 @@ _OLD = f"""received_s < ? AND (review <> '{CONFIRMED}' OR (
     AND query_id NOT IN (SELECT id FROM closed_queries WHERE closed_s >= ?)))"""
 
 _NEVER_S = 1e12
+# Where a hit or its track is known by its id.
+_ABOUT = (("hits", "id"), ("tracks", "id"), ("pictures", "hit_id"), ("wanted_pictures", "track_id"))
 
 log = logging.getLogger(__name__)
 
@@ -123,21 +126,27 @@ def close_query(connection: Connection, query_id: str, now_s: float) -> None:
 
 
 def delete_hit(database: Database, hit_id: str, by: str) -> bool:
-    """Delete a hit for good, with its pictures and what of it is in quarantine; False if there is no such.
+    """Delete a hit for good, with its track, both their pictures and what of them is in quarantine.
 
-    Newer revisions and pictures that still come are taken and dropped. The log names the hit and nothing of it.
+    Newer revisions and pictures that still come are taken and dropped. The log names the hit and nothing of it. Hits
+    of the same track by other queries stay.
+
+    Returns:
+        Whether there was such a hit.
     """
     with database.write() as connection:
-        found = connection.execute("DELETE FROM hits WHERE id = ?", (hit_id,)).rowcount
-        found += connection.execute("DELETE FROM pictures WHERE hit_id = ?", (hit_id,)).rowcount
-        if not found:
+        row = connection.execute("SELECT document FROM hits WHERE id = ?", (hit_id,)).fetchone()
+        if row is None:
             return False
-        connection.execute("DELETE FROM quarantine WHERE raw LIKE ?", (f"%{hit_id}%",))
-        connection.execute(
-            "INSERT INTO deleted_hits(id, deleted_s) VALUES(?, ?)"
-            " ON CONFLICT(id) DO UPDATE SET deleted_s = excluded.deleted_s",
-            (hit_id, time.time()),
-        )
+        for id_ in (hit_id, str(json.loads(row[0])["track_id"])):
+            for table, column in _ABOUT:
+                connection.execute(f"DELETE FROM {table} WHERE {column} = ?", (id_,))
+            connection.execute("DELETE FROM quarantine WHERE raw LIKE ?", (f"%{id_}%",))
+            connection.execute(
+                "INSERT INTO deleted_hits(id, deleted_s) VALUES(?, ?)"
+                " ON CONFLICT(id) DO UPDATE SET deleted_s = excluded.deleted_s",
+                (id_, time.time()),
+            )
         record(connection, by, "hit.delete", hit=hit_id)
     database.fold()
     return True

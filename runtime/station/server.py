@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tagclip.runtime.errors import ConfigError
-from tagclip.runtime.station.retention import forget
+from tagclip.runtime.station.retention import crowded, forget
 from tagclip.runtime.station.station import Station
 from tagclip.runtime.station.tls import Identity
+from tagclip.runtime.station.tracks import oldest_s
 from tagclip.runtime.store_clock import SteadyClock
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Housekeeping:
 
     Args:
         station, server: that run.
-        days, max_bytes: see `forget`.
+        days, max_bytes, confirmed_days: see `forget`.
         identify: reads the certificate, made anew if it was time.
     """
 
@@ -134,10 +135,12 @@ class Housekeeping:
         server: Server,
         days: float,
         max_bytes: int,
+        confirmed_days: float,
         identify: Callable[[], Identity],
     ) -> None:
         self._station, self._server = station, server
-        self._days, self._max_bytes, self._identify = days, max_bytes, identify
+        self._days, self._max_bytes, self._confirmed_days = days, max_bytes, confirmed_days
+        self._identify = identify
         self._clock = SteadyClock()
         self._shown = _stamp(station.identity.certificate)
 
@@ -150,9 +153,17 @@ class Housekeeping:
                 log.exception("housekeeping failed; it is tried again")
 
     def _forget(self) -> None:
-        count = forget(self._station.database, self._clock.now_s(), self._days, self._max_bytes)
+        database, station = self._station.database, self._station
+        begun_s = time.time()
+        count = forget(database, self._clock.now_s(), self._days, self._max_bytes, self._confirmed_days)
+        oldest = oldest_s(database)
+        station.vectors.remove_before(begun_s if oldest is None else oldest)
         if count:
             log.info("%d hits were deleted, as they were too old or took too much room", count)
+        trouble = crowded(database, self._max_bytes)
+        if trouble and not station.trouble:
+            log.warning("%s", trouble)
+        station.trouble = trouble
 
     def _certificate(self) -> None:
         identity = self._identify()

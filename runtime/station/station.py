@@ -11,18 +11,25 @@ from pathlib import Path
 from tagclip.runtime.errors import ConfigError, OutputError
 from tagclip.runtime.files import write_atomic
 from tagclip.runtime.keys import PrivateKey, read_private_key
+from tagclip.runtime.picture_key import PictureKeys
 from tagclip.runtime.station.bell import Bell
 from tagclip.runtime.station.bundles import Bundles
+from tagclip.runtime.station.candidates import Yardstick
 from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.encrypt import check_keys
 from tagclip.runtime.station.limits import Attempts
 from tagclip.runtime.station.page_news import News
 from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.queries import Queries
+from tagclip.runtime.station.records import RECORDS as RECORDS
+from tagclip.runtime.station.records import records_in
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.station.tls import Identity, require_cryptography, write_private
+from tagclip.runtime.station.tracks import Tracks
 from tagclip.runtime.station.users import ADMIN, Users
+from tagclip.runtime.station.vectors import LocalVectors, Vectors
 
-RECORDS, SIGNING_KEY, ADDRESS, LOCK, TLS = "records.sqlite", "signing.key", "address", "lock", "tls"
+SIGNING_KEY, ADDRESS, LOCK, TLS = "signing.key", "address", "lock", "tls"
 BUNDLES = "bundles"
 DEFAULT_DATA = "station"
 
@@ -47,6 +54,18 @@ class Encoder:
         self._text = TextEncoder(self._bundle)
         self._lock = threading.Lock()
         self.encoder_id = self._bundle.encoder_id
+        self._yardstick: Yardstick | None = None
+
+    def yardstick(self) -> Yardstick:
+        """What scores are measured by. Raises: BackgroundError, the bundle has no background."""
+        from tagclip.runtime.alerts import TYPICAL
+        from tagclip.runtime.background import read_background
+
+        with self._lock:
+            if self._yardstick is None:
+                background = read_background(self._bundle, None)
+                self._yardstick = Yardstick(background, self._text.embed(TYPICAL))
+        return self._yardstick
 
     def vector(self, text: str) -> list[float]:
         """The unit vector of a query, with its terms if it has several.
@@ -75,20 +94,31 @@ class Station:
         data: folder of the station; see `open_records`.
         identity: certificate and what devices pin.
         encoder: of the queries' texts.
+        keys: of the pictures; None stores them as they are.
 
     Raises:
-        StoreError, KeyFileError, OutputError: the folder cannot be used.
+        StoreError, KeyFileError, OutputError: the folder cannot be used, or its pictures have another key.
         MissingExtraError: the extra `station` is not installed.
     """
 
-    def __init__(self, data: Path, identity: Identity, encoder: Encoder) -> None:
+    def __init__(
+        self, data: Path, identity: Identity, encoder: Encoder, keys: PictureKeys | None = None
+    ) -> None:
         self.data, self.identity, self.encoder = data, identity, encoder
         self.ca_pem = identity.ca.read_bytes()
         self.broker: dict[str, str] | None = None  # of MQTT: address and authority, for enrolments
         self.key = signing_key(data)
         self.bell, self.news = Bell(), News()  # of queries; of hits
-        self.database = open_records(data)
-        self.store = Store(self.database)
+        self.database = open_records(data, alone=True)
+        try:
+            check_keys(self.database, keys)
+        except BaseException:
+            self.database.close()
+            raise
+        self.store = Store(self.database, keys)
+        self.tracks = Tracks(self.database, keys)
+        self.vectors: Vectors = LocalVectors(self.database)
+        self.trouble = ""  # with its room, for health
         self.users = Users(self.database)
         self.bundles = bundles_of(data, self.database, self.key)
         self.tiles: Tiles | None = None  # the user's own map
@@ -118,18 +148,21 @@ class Station:
         self.database.close()
 
 
-def open_records(data: Path) -> Database:
-    """The records in the folder `data`, which is made if it is absent, for its owner alone.
+def open_records(data: Path, *, alone: bool = False) -> Database:
+    """The records of the station in the folder `data`, which is made if it is absent, for its owner alone.
+
+    Args:
+        alone: be the station that works on them, which matters where they are on another machine.
 
     Raises:
         OutputError: it cannot be made.
-        StoreError: the records cannot be used.
+        StoreError, ConfigError: the records cannot be used.
     """
     try:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot make {data}: {error.strerror or error}; choose another --data") from error
-    return Database(data / RECORDS)
+    return records_in(data, alone=alone)
 
 
 def bundles_of(data: Path, database: Database, key: PrivateKey | None = None) -> Bundles:

@@ -123,7 +123,11 @@ MAY: dict[tuple[str, str, str], set[str]] = {
     ("GET", "/device/queries", ""): {"d1"},
     ("GET", "/queries", ""): ALL,
     ("POST", "/queries", '{"text": "red", "reason": "test"}'): {"root", "olga"},
+    ("PATCH", "/queries/{id}", '{"alarms_per_hour": 2}'): {"root", "olga"},
     ("DELETE", "/queries/{id}", ""): {"root", "olga"},
+    ("GET", "/queries/{id}/candidates", ""): ALL,
+    ("GET", "/search", ""): ALL,
+    ("GET", "/tracks/{id}/picture", ""): ALL,
     ("GET", "/hits", ""): ALL,
     ("GET", "/hits/{id}/picture", ""): ALL,
     ("POST", "/hits/{id}/review", '{"review": "rejected"}'): {"root", "rita"},
@@ -151,6 +155,7 @@ MAY: dict[tuple[str, str, str], set[str]] = {
 def state(world: World) -> str:
     """Everything that a request could have changed, but for the audit log and when somebody was seen."""
     tables = ("users", "queries", "query_set", "hits", "pictures", "quarantine", "enrolments", "messages")
+    tables += ("tracks", "wanted_pictures")
     with world.station.database.read() as connection:
         rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
         rows["devices"] = connection.execute("SELECT name, token FROM devices").fetchall()

@@ -18,7 +18,7 @@ from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import QueryError
 from tagclip.runtime.ids import uuid7
-from tagclip.runtime.search_store_cli import parse_near
+from tagclip.runtime.vector_scan import parse_near
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import Place, StoredTrack
 
