@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tagclip.runtime.station import page_records
 from tagclip.runtime.station.page_shell import page
 from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Route
 
@@ -13,7 +12,7 @@ def search(ask: Ask) -> Answer:
         ask,
         "search.html",
         here="search",
-        devices=sorted(page_records.counts_by_device(ask.station.database)),
+        devices=[device["name"] for device in ask.station.store.devices()],
     )
 
 
@@ -24,7 +23,7 @@ PAGES = (
         EVERY_ROLE,
         search,
         "Search.",
-        query={"like": "id of a hit", "track": "id of a track"},
+        query={"like": "id of a hit or a track"},
     ),
 )
 PARTS: tuple[Route, ...] = ()

@@ -34,7 +34,7 @@ def visit(browser: Any, port: int, **options: Any) -> Iterator[Any]:
         **{"ignore_https_errors": True, "viewport": SIZE, "base_url": f"https://127.0.0.1:{port}", **options}
     )
     page, errors = context.new_page(), []
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(120_000)  # of a machine with much else to do
     page.on("pageerror", lambda error: errors.append(str(error)))
     try:
         yield page

@@ -174,7 +174,7 @@ def test_everybody_gets_the_pages_that_the_tables_say(
 
 SEARCHES = ('id="add"', "data-remove")
 DECIDES = ("data-decide=",)
-ADMINISTERS = ('href="/admin"',)
+ADMINISTERS = ('href="/admin"', "data-delete")
 
 
 @pytest.mark.parametrize(

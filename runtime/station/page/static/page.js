@@ -163,6 +163,18 @@ async function logout() {
   location.assign("/login");
 }
 
+// A hit that nobody may keep, deleted by an admin wherever it is shown large.
+document.addEventListener("click", async (event) => {
+  const hit = event.target.closest("[data-delete]")?.closest(".hit");
+  if (!hit || !(await sure("Delete this hit and its picture for good? The log keeps that it was deleted.", "Delete it"))) return;
+  try {
+    await ask("DELETE", `/api/v1/hits/${hit.dataset.id}`);
+    location.assign("/hits");
+  } catch (error) {
+    failed(error);
+  }
+});
+
 localise();
 if ($("theme")) {
   $("theme").addEventListener("click", otherTheme);
