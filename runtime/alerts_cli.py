@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 if TYPE_CHECKING:
     from tagclip.runtime.alerts_curve import Curve
     from tagclip.runtime.alerts_explain import Explanation
@@ -27,6 +29,7 @@ alerts.add_command(importlib.import_module("tagclip.runtime.alerts_export_cli").
 
 def _common(command: Any) -> Any:
     for option in (
+        PICTURE_KEY,
         click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
         click.option("--out", type=PATH, help="Draw it into this file, *.png or *.jpg."),
         click.option("--background", type=PATH, help="Of `tagclip calibrate`; default the bundle's own."),
@@ -49,6 +52,7 @@ def explain(
     background: Path | None,
     out: Path | None,
     as_json: bool,
+    picture_keys: tuple[Path, ...],
 ) -> None:
     """Say why HIT, the id or its beginning, is one."""
     from tagclip.runtime.alerts import TYPICAL, Promise, standing
@@ -59,6 +63,7 @@ def explain(
     from tagclip.runtime.encoder import TextEncoder
     from tagclip.runtime.errors import StoreEncoderError
     from tagclip.runtime.judge import Judge
+    from tagclip.runtime.picture_key import read_picture_keys
     from tagclip.runtime.store import TrackStore
     from tagclip.runtime.terms import parse_terms
 
@@ -75,9 +80,9 @@ def explain(
     vectors = text.embed([term.text for term in terms])
     track, thumbnail = None, None
     if store is not None:
-        with TrackStore(store, read_only=True) as opened_store:
+        with TrackStore(store, read_only=True, keys=read_picture_keys(picture_keys)) as opened_store:
             track = opened_store.track_of(found.track_id)
-            thumbnail = opened_store.thumbnail_of(found.track_id)
+            thumbnail = opened_store.thumbnail_of(found.track_id) if out is not None else None
     if track is None:
         terms, vectors = [], vectors[:0]
     vector = query.vector if track is None else track.vector.astype("float32")
@@ -114,6 +119,7 @@ def curve(
     background: Path | None,
     out: Path | None,
     as_json: bool,
+    picture_keys: tuple[Path, ...],
 ) -> None:
     """Show how many false alarms QUERY costs at each threshold, and who of STORE is over it or just under."""
     if alarms_per_hour and alarms_per_1000:
@@ -125,6 +131,7 @@ def curve(
     from tagclip.runtime.background import read_background
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import TextEncoder
+    from tagclip.runtime.picture_key import read_picture_keys
     from tagclip.runtime.store import TrackStore
 
     promise = promised(alarms_per_hour, alarms_per_1000) or Promise(1.0)
@@ -132,8 +139,9 @@ def curve(
     people = read_background(opened, background)
     text = TextEncoder(opened)
     standing_query = standing([query], text, people, promise)[0]
-    with TrackStore(store, read_only=True) as opened_store:
-        found = measured(opened_store, standing_query, people, text.embed(TYPICAL), top)
+    with TrackStore(store, read_only=True, keys=read_picture_keys(picture_keys)) as opened_store:
+        typical = text.embed(TYPICAL)
+        found = measured(opened_store, standing_query, people, typical, top, pictures=out is not None)
     if out is not None:
         _write(out, draw_curve(found))
     click.echo(json.dumps(found.to_json(), ensure_ascii=False, indent=2) if as_json else _curve(found))

@@ -100,12 +100,15 @@ def curve(
     background: Background,
     typical: np.ndarray,
     top: int,
+    *,
+    pictures: bool = True,
 ) -> Curve:
     """Measure a query on a store.
 
     Args:
         typical: as of `Alerts`.
         top: how many people to show.
+        pictures: read them; without, thumbnails are empty, and an encrypted store needs no key.
 
     Raises:
         StoreEncoderError, StoreError: as `StoreIndex`.
@@ -114,8 +117,9 @@ def curve(
     index = StoreIndex(store, background.encoder_id, len(query.vector))
     ranked = index.search(query.vector, max(20 * top, 200), index.allowed(Where()))
     keys = [key for key, _ in ranked]
-    tracks, pictures = store.get(keys), store.thumbnails(keys)
-    shown = [key for key in keys if key in tracks and key in pictures]
+    tracks = store.get(keys)
+    jpegs = store.thumbnails(keys) if pictures else dict.fromkeys(keys, b"")
+    shown = [key for key in keys if key in tracks and key in jpegs]
     sticks = {
         view: yardsticks(query.vector[None], background.of(view), typical)[0]
         for view in sorted({tracks[key].view for key in shown})
@@ -127,7 +131,7 @@ def curve(
         track = tracks[key]
         score = float(np.asarray(track.vector, np.float32) @ query.vector)
         p_value = float(sticks[track.view].p_values(np.array(score), True))
-        people.append(Standing(track, score, p_value, p_value <= allowed, pictures[key]))
+        people.append(Standing(track, score, p_value, p_value <= allowed, jpegs[key]))
     people.sort(key=lambda one: (one.p_value, -one.score))
     return Curve(query.text, query.promise, sticks, people[:top], rate, allowed, len(index))
 

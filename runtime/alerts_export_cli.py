@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 if TYPE_CHECKING:
     from tagclip.runtime.hit import Hit
 
@@ -23,6 +25,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--cot", type=PATH, help="Write Cursor-on-Target: an event a line.")
 @click.option("--sheet", type=PATH, help="Write a contact sheet, .png or .jpg; needs --store.")
 @click.option("--store", type=PATH, help="The store of the run, for the sheet's pictures.")
+@PICTURE_KEY
 @click.option("--video", type=PATH, help="Write the video again with the hits' boxes, .mp4; needs --source.")
 @click.option("--source", type=PATH, help="The video that the hits were found in.")
 @click.option("--camera", help="Only hits of this camera.")
@@ -40,6 +43,7 @@ def export(
     cot: Path | None,
     sheet: Path | None,
     store: Path | None,
+    picture_keys: tuple[Path, ...],
     video: Path | None,
     source: Path | None,
     camera: str | None,
@@ -69,7 +73,7 @@ def export(
         for hit in reader
         if (review is None or hit.review == review) and (camera is None or hit.camera == camera)
     ]
-    written = _write(targets, ranked(chosen), store, source, dry_run)
+    written = _write(targets, ranked(chosen), store, picture_keys, source, dry_run)
     found = {"hits": len(reader), "chosen": len(chosen), "torn_bytes": reader.torn_bytes, "dry_run": dry_run}
     if as_json:
         click.echo(json.dumps({**found, "files": written}))
@@ -104,12 +108,18 @@ def _check_usage(targets: dict[str, Path], inputs: dict[str, Path | None]) -> No
 
 
 def _write(
-    targets: dict[str, Path], hits: list[Hit], store: Path | None, source: Path | None, dry_run: bool
+    targets: dict[str, Path],
+    hits: list[Hit],
+    store: Path | None,
+    picture_keys: tuple[Path, ...],
+    source: Path | None,
+    dry_run: bool,
 ) -> list[dict[str, Any]]:
     """Write the files, those that may be refused for what they read first; a row of facts of each."""
     from tagclip.runtime import hit_maps
     from tagclip.runtime.files import write_atomic
     from tagclip.runtime.hit_sheet import MOST_CARDS, beyond_end, check_video, draw_hits, draw_video
+    from tagclip.runtime.picture_key import read_picture_keys
     from tagclip.runtime.source import VideoSource
     from tagclip.runtime.store import TrackStore
     from tagclip.runtime.terminal import Progress
@@ -121,7 +131,7 @@ def _write(
     if "sheet" in targets:
         assert store is not None
         path, why = targets["sheet"], f"a sheet has {MOST_CARDS}"
-        with TrackStore(store, read_only=True) as kept:
+        with TrackStore(store, read_only=True, keys=read_picture_keys(picture_keys)) as kept:
             drawn = draw_hits(hits, kept, path.suffix)
         if not dry_run:
             write_atomic(path, drawn.data)

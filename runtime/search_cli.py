@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 if TYPE_CHECKING:
     from tagclip.runtime.search import Encoders, Hit, SearchResult
     from tagclip.runtime.source import FolderSource, VideoSource
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--before", help="Of a store: seen until.")
 @click.option("--camera", "cameras", multiple=True, help="Of a store: by this camera; may be given again.")
 @click.option("--near", metavar="LAT,LON,METRES", help="Of a store: within so many metres of a place.")
+@PICTURE_KEY
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to make: sheet, crops, video, JSON.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def search(
@@ -61,6 +64,7 @@ def search(
     before: str | None,
     cameras: tuple[str, ...],
     near: str | None,
+    picture_keys: tuple[Path, ...],
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -90,10 +94,12 @@ def search(
         if view != "auto" or detector or boxes:
             raise click.UsageError(f"{source} is a store: no --view, no --detector, no --boxes")
         where = parse_where(after, before, cameras, near)
-        search_stored(query, source, where, bundle, top, out, as_json, engine)
+        search_stored(query, source, where, bundle, top, out, as_json, engine, picture_keys)
         return
-    if after or before or cameras or near:
-        raise click.UsageError(f"--after, --before, --camera and --near ask a store; {source} is none")
+    if after or before or cameras or near or picture_keys:
+        raise click.UsageError(
+            f"--after, --before, --camera, --near and --picture-key ask a store; {source} is none"
+        )
     opened = open_source(source)
     if isinstance(opened, VideoSource):
         graph = None if boxes else graph_of(detector or MOTION)

@@ -19,7 +19,7 @@ class StoredHit:
     Attributes:
         rank: from 1, best first.
         score: cosine of the description and the track, in [-1, 1].
-        thumbnail: JPEG of the track's best crop.
+        thumbnail: JPEG of the track's best crop; empty where no pictures were asked for.
     """
 
     rank: int
@@ -58,27 +58,36 @@ class StoredResult:
 
 
 def search_store(
-    store: TrackStore, query: str, text: Encodes, encoder_id: str, dim: int, top: int, where: Where
+    store: TrackStore,
+    query: str,
+    text: Encodes,
+    encoder_id: str,
+    dim: int,
+    top: int,
+    where: Where,
+    *,
+    pictures: bool = True,
 ) -> StoredResult:
     """Rank the tracks of a store.
 
     Args:
         text: the bundle's text encoder.
         encoder_id, dim: the bundle's.
+        pictures: read them; without, thumbnails are empty, and an encrypted store needs no key.
 
     Raises:
         StoreEncoderError: another bundle made the store's vectors.
         StoreError: the store is damaged.
+        KeyFileError: its pictures are encrypted with another key than the store was opened with.
         QueryError, EngineError: the text cannot be embedded.
     """
     index = StoreIndex(store, encoder_id, dim)
     allowed = index.allowed(where)
     ranked = index.search(text.embed([query])[0], top, allowed)
     keys = [key for key, _ in ranked]
-    tracks, pictures = store.get(keys), store.thumbnails(keys)
+    tracks = store.get(keys)
+    jpegs = store.thumbnails(keys) if pictures else dict.fromkeys(keys, b"")
     # A track may be replaced or deleted by the device meanwhile.
-    found = [
-        (score, tracks[key], pictures[key]) for key, score in ranked if key in tracks and key in pictures
-    ]
+    found = [(score, tracks[key], jpegs[key]) for key, score in ranked if key in tracks and key in jpegs]
     hits = [StoredHit(rank, *hit) for rank, hit in enumerate(found, 1)]
     return StoredResult(hits, int(allowed.sum()), len(index))

@@ -37,15 +37,18 @@ def search_stored(
     out: Path | None,
     as_json: bool,
     engine: str = "cpu",
+    picture_keys: tuple[Path, ...] = (),
 ) -> None:
     """Search the store at `path`; print what was found, and write it to the folder `out`.
 
     Args:
         engine: of the text encoder, as `Engines` takes it; "auto" says which it took.
+        picture_keys: files of the keys of its pictures, which only `out` needs.
     """
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import TextEncoder
     from tagclip.runtime.engines import AUTO
+    from tagclip.runtime.picture_key import read_picture_keys
     from tagclip.runtime.search_store import search_store
     from tagclip.runtime.store import TrackStore
 
@@ -53,8 +56,9 @@ def search_stored(
     text = TextEncoder(opened, engine=engine)
     if engine == AUTO:
         click.echo(f"the encoder runs on {text.engine.name}", err=True)
-    with TrackStore(path, read_only=True) as store:
-        found = search_store(store, query, text, opened.encoder_id, opened.manifest.embedding_dim, top, where)
+    with TrackStore(path, read_only=True, keys=read_picture_keys(picture_keys)) as store:
+        dim, pictures = opened.manifest.embedding_dim, out is not None
+        found = search_store(store, query, text, opened.encoder_id, dim, top, where, pictures=pictures)
     names = [f"crops/{hit.rank:02d}.jpg" for hit in found.hits]
     result = {
         "query": query,
