@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from tagclip.runtime.key_cli import PICTURE_KEY
+
 _DATA = click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -38,6 +40,11 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
     help="Host name or IP address that devices reach it by; the first stands in enrolments.",
 )
 @click.option("--bundle", type=click.Path(path_type=Path), help="Encodes the queries.  [default: ours]")
+@click.option(
+    "--database",
+    metavar="URL",
+    help="Keep the records in PostgreSQL: postgresql://USER@HOST/DATABASE. Needed once.  [default: a file in --data]",
+)
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate chain, PEM; else its own is made.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option(
@@ -46,6 +53,14 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
 @click.option(
     "--max-gb", type=click.FloatRange(min=0.001), default=20.0, show_default=True, help="The same, by size."
 )
+@click.option(
+    "--keep-confirmed-days",
+    type=click.FloatRange(min=0.01, max=3660),
+    default=365.0,
+    show_default=True,
+    help="How long confirmed hits are kept after the decision and the end of their query.",
+)
+@PICTURE_KEY
 @click.option(
     "--mbtiles",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -113,6 +128,36 @@ def mqtt_users(data: Path) -> None:
         click.echo(line)
 
 
+@station.command()
+@_DATA
+@PICTURE_KEY
+def encrypt(data: Path, picture_keys: tuple[Path, ...]) -> None:
+    """Encrypt the pictures in --data that are not yet, with the first --picture-key; the station has to be stopped.
+
+    To change the key, name the new one and then the old one. An interrupted run goes on when started again.
+    """
+    from tagclip.runtime.picture_key import read_picture_keys
+    from tagclip.runtime.station.encrypt import seal_pictures
+    from tagclip.runtime.station.station import hold
+    from tagclip.runtime.terminal import Progress
+
+    keys = read_picture_keys(picture_keys)
+    if keys is None:
+        raise click.UsageError("name a --picture-key; `tagclip key new FILE` makes one")
+    shown = Progress("encrypting", "pictures")
+
+    def work(database: Any) -> int:
+        lock = hold(data)
+        try:
+            return seal_pictures(database, keys, shown.update)
+        finally:
+            os.close(lock)
+
+    done = with_records(data, work)
+    shown.end()
+    click.echo(f"{done} pictures encrypted with key {keys.id}")
+
+
 @station.group()
 def user() -> None:
     """The people who may ask the station."""
@@ -167,9 +212,10 @@ def verify(known: str | None, data: Path) -> None:
 def with_records(data: Path, work: Callable[[Any], Any]) -> Any:
     """Do something to the records of a station, whether it runs or not."""
     from tagclip.runtime.errors import StoreError
-    from tagclip.runtime.station.station import RECORDS, open_records
+    from tagclip.runtime.station.records import has_records
+    from tagclip.runtime.station.station import open_records
 
-    if not (data / RECORDS).is_file():
+    if not has_records(data):
         raise StoreError(f"{data} holds no records of a station; name its --data")
     database = open_records(data)
     try:

@@ -13,10 +13,12 @@ from pathlib import Path
 
 from tagclip.runtime.errors import ConfigError, MachineError
 from tagclip.runtime.health_server import parse_listen
+from tagclip.runtime.picture_key import read_picture_keys
 from tagclip.runtime.service import Notifier, Stop
-from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.mqtt import MqttSide
 from tagclip.runtime.station.mqtt_access import access_of
+from tagclip.runtime.station.page_tiles import Tiles
+from tagclip.runtime.station.records import choose_database
 from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
 from tagclip.runtime.station.station import TLS, Encoder, Station, hold, say_address
 from tagclip.runtime.station.tls import Identity, given_identity, own_identity
@@ -33,12 +35,15 @@ def run_station(
     key: Path | None,
     days: float,
     max_gb: float,
+    keep_confirmed_days: float,
+    picture_keys: tuple[Path, ...],
     mbtiles: Path | None,
     mqtt: str | None,
     mqtt_password: str | None,
     mqtt_password_file: Path | None,
     mqtt_ca: Path | None,
     tell: Callable[[str], None],
+    database: str | None = None,
 ) -> None:
     """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
 
@@ -51,8 +56,11 @@ def run_station(
     host, port = parse_listen(listen, exposed=True)  # everything but /health asks who it is
     if (cert is None) != (key is None):
         raise ConfigError("--cert and --key belong together; give both, or neither for the station's own")
+    keys = read_picture_keys(picture_keys)
     lock = hold(data)
     try:
+        if database is not None:
+            choose_database(data, database)
         known_by = list(names) or [_name(host)]
         every_name = [*known_by, host, socket.gethostname(), "127.0.0.1"]
         named = [name for name in every_name if name not in ("0.0.0.0", "::")]
@@ -63,7 +71,7 @@ def run_station(
             return own_identity(data / TLS, named)
 
         with Stop() as stop:
-            station = Station(data, identify(), Encoder(bundle))
+            station = Station(data, identify(), Encoder(bundle), keys)
             try:
                 side: AbstractContextManager[object] = nullcontext()
                 if mqtt is not None:
@@ -72,7 +80,18 @@ def run_station(
                     )
                     side, station.broker = MqttSide(station, access), access.told
                 station.tiles = Tiles(mbtiles) if mbtiles else None
-                _run(station, (host, port), known_by[0], days, int(max_gb * 1e9), identify, side, stop, tell)
+                _run(
+                    station,
+                    (host, port),
+                    known_by[0],
+                    days,
+                    int(max_gb * 1e9),
+                    keep_confirmed_days,
+                    identify,
+                    side,
+                    stop,
+                    tell,
+                )
             finally:
                 station.close()
             if stop.failed:
@@ -87,6 +106,7 @@ def _run(
     name: str,
     days: float,
     max_bytes: int,
+    confirmed_days: float,
     identify: Callable[[], Identity],
     side: AbstractContextManager[object],
     stop: Stop,
@@ -100,7 +120,7 @@ def _run(
         tell(f"station on https://{at}, authority {station.identity.fingerprint()}")
         if first:
             tell(f"first start: user {first[0]}, one-time password {first[1]} (it is shown this once)")
-        keeper = Housekeeping(station, server, days, max_bytes, identify)
+        keeper = Housekeeping(station, server, days, max_bytes, confirmed_days, identify)
         notifier.ready()
         next_s = 0.0
         while not stop.wait(1.0):
