@@ -1,4 +1,4 @@
-"""The map: hits that have a place, on a plain grid or the user's own tiles."""
+"""The map: hits and tracks that have a place, on a plain grid or the user's own tiles."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tagclip.runtime.station.page_hits import ALL, FILTER, filter_of
 from tagclip.runtime.station.page_shell import page
 from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Refusal, Route
 
-MOST = 5000  # places on a map
+MOST = 5000  # hits on a map, and as many tracks
 
 
 def map_page(ask: Ask) -> Answer:
@@ -26,10 +26,11 @@ def map_page(ask: Ask) -> Answer:
 
 
 def places(ask: Ask) -> Answer:
-    """Hits with a place, the newest first."""
+    """Hits and everybody else with a place, the newest first."""
     where = filter_of(ask, ALL)
     rows = page_records.places(ask.station.database, where, MOST + 1)
-    return Answer({"hits": rows[:MOST], "more": len(rows) > MOST})
+    people = page_records.people(ask.station.database, where.device, MOST)
+    return Answer({"hits": rows[:MOST], "more": len(rows) > MOST, "people": people})
 
 
 def tile(ask: Ask) -> Answer:

@@ -88,7 +88,8 @@ def neighbours(database: Database, of: dict[str, Any]) -> list[dict[str, Any]]:
 def places(database: Database, where: Filter, most: int) -> list[dict[str, Any]]:
     """Of hits whose place is known, the newest first: what a map shows of them."""
     text, values = conditions(where)
-    columns = ", ".join(f"json_extract(document, '$.{path}')" for path in _PLACE.values())
+    # In PostgreSQL json_extract gives texts.
+    columns = ", ".join(f"CAST(json_extract(document, '$.{path}') AS {kind})" for path, kind in _PLACE.values())
     with database.read() as connection:
         rows = connection.execute(
             f"SELECT device, review, {columns} FROM hits"
@@ -98,9 +99,22 @@ def places(database: Database, where: Filter, most: int) -> list[dict[str, Any]]
     return [dict(zip(("device", "review", *_PLACE), row, strict=True)) for row in rows]
 
 
-_PLACE = {name: name for name in ("id", "query", "best_s", "camera")} | {
-    name: f"place.{name}" for name in ("latitude_deg", "longitude_deg", "error_m")
+_PLACE = {name: (name, "TEXT") for name in ("id", "query", "camera")} | {
+    name: (f"{where}{name}", "DOUBLE PRECISION")
+    for where, name in (("", "best_s"), ("place.", "latitude_deg"), ("place.", "longitude_deg"), ("place.", "error_m"))
 }
+
+
+def people(database: Database, device: str | None, most: int) -> list[list[float]]:
+    """Latitude and longitude, degrees, of tracks whose place is known, the newest first; of one device or all."""
+    of, values = ("device = ?", [device]) if device else ("1 = 1", [])
+    with database.read() as connection:
+        rows = connection.execute(
+            f"SELECT latitude_deg, longitude_deg FROM tracks WHERE {of} AND latitude_deg IS NOT NULL"
+            " ORDER BY place DESC LIMIT ?",
+            (*values, most),
+        ).fetchall()
+    return [list(row) for row in rows]
 
 
 def audit(database: Database, before: int, most: int) -> list[dict[str, Any]]:

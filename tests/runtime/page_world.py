@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
 import time
@@ -25,6 +26,10 @@ TEXTS = (
     "a man in a purple jacket with a black backpack",
     "a child in a grey hooded jacket with a red scarf",
 )
+_OF_TRACK = (
+    "track_id", "camera", "encoder_id", "start_s", "end_s", "best_s", "frame", "box_xywh_px", "frame_px", "place",
+    "crops",
+)  # fmt: skip
 
 
 @functools.cache
@@ -47,6 +52,15 @@ def crops() -> tuple[bytes, ...]:
             big = cv2.resize(image[y0:y1, x0:x1], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
             found.append(cv2.imencode(".jpg", big, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes())
     return tuple(found)
+
+
+def vectors() -> Any:
+    """float32 (crops, D): how the people of `crops` look to the bundle that ships, from the air."""
+    from tagclip.runtime.bundle import open_bundle
+    from tagclip.runtime.encoder import ImageEncoder
+
+    images = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in crops()]
+    return ImageEncoder(open_bundle(None), "aerial").embed([np.ascontiguousarray(image) for image in images])
 
 
 class World:
@@ -126,12 +140,42 @@ class World:
             "review": "unreviewed",
         } | changes
 
+    def people_seen(self, device: str, count: int, vectors: Any) -> None:
+        """Tracks of `count` people as a device tells them, and some of their pictures.
+
+        Args:
+            vectors: float32 (crops, D), of `crops()`.
+        """
+        from tagclip.runtime.station.device_api import hand_in
+
+        for start in range(0, count, 20):
+            rows: list[tuple[str, dict[str, Any]]] = []
+            for n in range(start, min(start + 20, count)):
+                hit = self.hit(device, "", "")
+                vector = vectors[n % len(vectors)] + self._random.normal(0, 0.02, vectors.shape[1])
+                codes = np.round(127 * vector / np.abs(vector).max()).astype(np.int8)
+                track = {name: hit[name] for name in _OF_TRACK} | {"view": "aerial"}
+                rows.append(("track", track | {"vector": base64.b64encode(codes).decode()}))
+                if n % 5:
+                    jpeg = base64.b64encode(crops()[n % len(vectors)]).decode()
+                    rows.append(("picture", {"hit_id": track["track_id"], "revision": 1, "jpeg": jpeg}))
+            messages = [self.message(device, kind, body) for kind, body in rows]
+            batch = {"device": device, "messages": messages, "status": {}}
+            answer = hand_in(self.station, device, json.dumps(batch).encode())
+            assert not answer["rejected"], answer["rejected"]
+
+    def message(self, device: str, kind: str, body: dict[str, Any]) -> dict[str, Any]:
+        """As a device's outbox makes it."""
+        self.sequence += 1
+        return {
+            "id": str(uuid7()), "device": device, "kind": kind, "made_s": time.time(), "boot_id": BOOT,
+            "seq": self.sequence, "body": body,
+        }  # fmt: skip
+
     def batch(
         self, device: str, *hits: dict[str, Any], pictures: bool = True, **status: Any
     ) -> dict[str, Any]:
         """What a device hands in."""
-        import base64
-
         rows = []
         for hit in hits:
             bodies: list[tuple[str, dict[str, Any]]] = [("hit", hit)]
@@ -145,12 +189,7 @@ class World:
                 bodies.append(
                     ("picture", {"hit_id": hit["id"], "revision": hit["revision"], "jpeg": jpeg_text})
                 )
-            for kind, body in bodies:
-                self.sequence += 1
-                rows.append(
-                    {"id": str(uuid7()), "device": device, "kind": kind, "made_s": time.time(), "boot_id": BOOT,
-                     "seq": self.sequence, "body": body}
-                )  # fmt: skip
+            rows += [self.message(device, kind, body) for kind, body in bodies]
         return {"device": device, "messages": rows, "status": status}
 
     def take(self, device: str, *hits: dict[str, Any], **more: Any) -> None:

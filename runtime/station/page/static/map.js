@@ -7,7 +7,7 @@ const EARTH_M = 2 * Math.PI * 6378137; // round the equator
 const TILE_PX = 256, MAX_LISTED = 200;
 
 const tiled = "minZoom" in box.dataset && { low: Number(box.dataset.minZoom), high: Number(box.dataset.maxZoom) };
-let hits = [];
+let hits = [], people = []; // people: [x, y] of every track
 let chosen = new URLSearchParams(location.search).get("hit");
 const at = { x: 0.5, y: 0.5, zoom: 3 }; // the middle, 0..1 of the world, from its north-west; pixels of the world: 256 * 2^zoom
 
@@ -28,7 +28,7 @@ function to_px(x, y) {
 }
 
 function showAll() {
-  const points = hits.map((hit) => [hit.x, hit.y]);
+  const points = hits.length ? hits.map((hit) => [hit.x, hit.y]) : [...people];
   if (!points.length && tiled) {
     const [west, south, east, north] = box.dataset.corners.split(" ").map(Number);
     points.push([west, 1 - north], [east, 1 - south]);
@@ -69,6 +69,7 @@ function paintNow() {
   draw.fillRect(0, 0, width, height);
   if (tiled) paintTiles(width, height);
   paintGrid(width, height);
+  paintPeople(width, height);
   for (let i = hits.length - 1; i >= 0; i--) paintHit(hits[i], width, height);
   const one = hits.find((hit) => hit.id === chosen);
   if (one) paintHit(one, width, height, true);
@@ -92,6 +93,15 @@ function paintGrid(width, height) {
   for (let y = first(at.y, height); y < height; y += step_px) { draw.moveTo(0, y); draw.lineTo(width, y); }
   draw.stroke();
   draw.globalAlpha = 1;
+}
+
+function paintPeople(width, height) {
+  if (!document.getElementById("people").checked) return;
+  draw.fillStyle = colours.dim;
+  for (const [x, y] of people) {
+    const [left, top] = to_px(x, y);
+    if (left > 0 && top > 0 && left < width && top < height) draw.fillRect(left - 2, top - 2, 4, 4);
+  }
 }
 
 function paintHit(hit, width, height, large = false) {
@@ -215,6 +225,7 @@ async function load(first = false) {
   try {
     const answer = await ask("GET", `/map/places?${new URLSearchParams([...new FormData(filters)].filter(([, value]) => value))}`);
     hits = answer.hits.map((hit) => ({ ...hit, x: x_of(hit.longitude_deg), y: y_of(hit.latitude_deg) }));
+    people = answer.people.map(([latitude, longitude]) => [x_of(longitude), y_of(latitude)]);
     told.textContent = hits.length
       ? `${answer.more ? "The newest " : ""}${hits.length.toLocaleString("en")} ${hits.length === 1 ? "hit" : "hits"} with a place${hits.length > MAX_LISTED ? `; the newest ${MAX_LISTED} listed` : ""}.`
       : "No hit here has a place. Cameras whose position and direction are known give one.";
