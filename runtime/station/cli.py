@@ -45,6 +45,11 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
     metavar="URL",
     help="Keep the records in PostgreSQL: postgresql://USER@HOST/DATABASE. Needed once.  [default: a file in --data]",
 )
+@click.option(
+    "--vectors",
+    metavar="URL",
+    help="Search everybody in Qdrant: https://HOST:6333.  [default: in this process]",
+)
 @click.option("--cert", type=click.Path(path_type=Path), help="Certificate chain, PEM; else its own is made.")
 @click.option("--key", type=click.Path(path_type=Path), help="Its private key, PEM.")
 @click.option(

@@ -22,6 +22,7 @@ from tagclip.runtime.station.records import choose_database
 from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
 from tagclip.runtime.station.station import TLS, Encoder, Station, hold, say_address
 from tagclip.runtime.station.tls import Identity, given_identity, own_identity
+from tagclip.runtime.station.vectors_qdrant import open_qdrant
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def run_station(
     mqtt_ca: Path | None,
     tell: Callable[[str], None],
     database: str | None = None,
+    vectors: str | None = None,
 ) -> None:
     """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
 
@@ -73,6 +75,8 @@ def run_station(
         with Stop() as stop:
             station = Station(data, identify(), Encoder(bundle), keys)
             try:
+                if vectors is not None:
+                    station.vectors = open_qdrant(vectors, station.key.public.raw, station.database)
                 side: AbstractContextManager[object] = nullcontext()
                 if mqtt is not None:
                     access = access_of(

@@ -14,7 +14,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tagclip.runtime.errors import BundleManifestError, ConfigError, MissingExtraError, QueryError, SyncError
+from tagclip.runtime.errors import (
+    BundleManifestError,
+    ConfigError,
+    MissingExtraError,
+    QueryError,
+    StoreError,
+    SyncError,
+)
 from tagclip.runtime.station.store import digest
 from tagclip.runtime.station.users import ADMIN, ROLES, BusyError, User
 from tagclip.runtime.sync_fields import Row, gunzip, parse
@@ -162,7 +169,7 @@ def refusal_of(error: Exception, asked: str) -> Refusal:
         return Refusal(503, str(error), wait_s=60)
     if isinstance(error, BusyError):
         return Refusal(503, str(error), wait_s=2)
-    if isinstance(error, sqlite3.Error):  # disk full; who sent something keeps it
+    if isinstance(error, (sqlite3.Error, StoreError)):  # disk full; who sent something keeps it
         log.error("the records cannot be used: %s", error)
         return Refusal(503, "the station cannot use its records now; try again later", wait_s=5)
     log.error("%s failed", asked, exc_info=error)

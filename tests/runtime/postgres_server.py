@@ -40,6 +40,12 @@ class Server:
         self._run(
             "initdb", "-N", "-D", str(self.data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-locale"
         )
+        rules = (
+            "local all secret scram-sha-256",
+            "local all all trust",
+            "hostssl all all 127.0.0.1/32 trust",
+        )
+        (self.data / "pg_hba.conf").write_text("\n".join(rules) + "\n")
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -64,6 +70,9 @@ class Server:
             "max_connections=40",
             *settings,
         ]
+        port = next(
+            (setting.partition("=")[2] for setting in settings if setting.startswith("port=")), "5432"
+        )
         options = [part for setting in given for part in ("-c", setting)]
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
@@ -74,7 +83,7 @@ class Server:
                 stderr=log,
             )
         end_s = time.monotonic() + 60
-        while self._run("pg_isready", "-q", "-h", str(self.folder), "-U", USER, check=False):
+        while self._run("pg_isready", "-q", "-h", str(self.folder), "-p", port, "-U", USER, check=False):
             assert time.monotonic() < end_s and self._process.poll() is None, (
                 self.folder / "log"
             ).read_text()
