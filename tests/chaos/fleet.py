@@ -56,6 +56,9 @@ class Device:
         self.ended()
         self.start()
 
+    def close(self) -> None:
+        self.child.kill()
+
     def rest(self) -> None:
         """It finds nobody any more, and sends what it has."""
         self._left = 0

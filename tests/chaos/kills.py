@@ -1,7 +1,9 @@
 """Station and devices are killed at random, the link between them is cut, slow and lossy: is anything lost or doubled?
 
     PYTHONPATH=tests python -m chaos.kills --devices 10 --hits 10000
+    PYTHONPATH=tests python -m chaos.kills --devices 10 --hits 10000 --mqtt
 
+With --mqtt all of it goes over a mosquitto, which is killed, too.
 Every device is a process in a network namespace of its own, with a real outbox and the real client; see wire.py for the
 link. `--broken hasty` is the test of this test: a station that acknowledges before it commits, which must lose.
 """
@@ -9,6 +11,7 @@ link. `--broken hasty` is the test of this test: a station that acknowledges bef
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import sys
@@ -18,8 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from chaos.broker import Broker
 from chaos.fleet import Device
-from chaos.station import count, make_known, station
+from chaos.station import Ground, count, make_known
 from chaos.wire import FAIR, Wire, any_weather
 
 DRAIN_S = 300.0  # for what is left, when the weather is fair
@@ -35,6 +39,7 @@ def chaos(
     device_s: tuple[float, float],
     seed: int = 1,
     broken: str = "",
+    mqtt: bool = False,
 ) -> dict[str, Any]:
     """One run; what came of it.
 
@@ -43,21 +48,27 @@ def chaos(
         hits: of all devices together, found within `seconds` if nobody were killed.
         station_s, device_s: how long a life of the station, and of a device, lasts: from, to.
         broken: see station.py.
+        mqtt: over a broker, whose lives last as long as the station's.
 
     Raises:
-        OSError: no network namespaces here.
+        OSError: no network namespaces here, or no broker.
     """
     rng, over = random.Random(seed), threading.Event()
-    data = folder / "ground"
-    killed = {"station": 0, "device": 0, "weather": 0}
-    with Wire(devices, seed) as wire:
-        address = f"{wire.address}:8443"
-        ground = station(data, address, broken, folder / "station.log")
+    data, log = folder / "ground", folder / "station.log"
+    killed = {"station": 0, "device": 0, "broker": 0, "weather": 0}
+    with Wire(devices, seed) as wire, contextlib.ExitStack() as ends:
+        broker = Broker(data, wire.address) if mqtt else None
+        if broker:
+            ends.callback(broker.close)
+        ground = Ground(data, f"{wire.address}:8443", broken, log, broker.options if broker else ())
+        ends.callback(ground.close)
         folders = make_known(data, [f"drone-{n}" for n in range(devices)], folder)
-        each = hits // devices
-        fleet = [
-            Device(place, n + 1, each, seconds / each, wire.within(n)) for n, place in enumerate(folders)
-        ]
+        if broker:
+            broker.know_devices()
+        each, fleet = hits // devices, []
+        for n, place in enumerate(folders):
+            fleet.append(Device(place, n + 1, each, seconds / each, wire.within(n)))
+            ends.callback(fleet[n].close)
 
         def shift_weather() -> None:
             while not over.wait(rng.uniform(0.2, 2.0) / devices):
@@ -66,33 +77,26 @@ def chaos(
 
         weather = threading.Thread(target=shift_weather)
         weather.start()
+        ends.callback(over.set)
         begun_s = time.monotonic()
-        station_at_s = begun_s + rng.uniform(*station_s)
-        device_at_s = [begun_s + rng.uniform(*device_s) for _ in fleet]
-        try:
-            while not all(device.done() for device in fleet):
-                time.sleep(0.02)
-                now_s = time.monotonic()
-                if now_s > station_at_s:
-                    ground.kill()
-                    killed["station"] += 1
-                    ground = station(data, address, broken, folder / "station.log")
-                    station_at_s = time.monotonic() + rng.uniform(*station_s)
-                for n, device in enumerate(fleet):
-                    if now_s > device_at_s[n]:
-                        device.again()
-                        killed["device"] += 1
-                        device_at_s[n] = time.monotonic() + rng.uniform(*device_s)
-            chaos_s = time.monotonic() - begun_s
-            over.set()
-            weather.join()
-            wire.weather[:] = [FAIR] * devices
-            drained = all([device.drained(DRAIN_S) for device in fleet])
-        finally:
-            over.set()
-            for device in fleet:
-                device.ended()
-            ground.kill()
+        parts: list[tuple[str, Any, tuple[float, float]]] = [("station", ground, station_s)]
+        parts += [("broker", broker, station_s)] if broker else []
+        parts += [("device", device, device_s) for device in fleet]
+        ends_s = [begun_s + rng.uniform(*life_s) for _, _, life_s in parts]
+        while not all(device.done() for device in fleet):
+            time.sleep(0.02)
+            for n, (kind, part, life_s) in enumerate(parts):
+                if time.monotonic() > ends_s[n]:
+                    part.again()
+                    killed[kind] += 1
+                    ends_s[n] = time.monotonic() + rng.uniform(*life_s)
+        chaos_s = time.monotonic() - begun_s
+        over.set()
+        weather.join()
+        wire.weather[:] = [FAIR] * devices
+        drained = all([device.drained(DRAIN_S) for device in fleet])
+        for device in fleet:
+            device.ended()
     put = set().union(*(device.put for device in fleet))
     maybe = set().union(*(device.maybe for device in fleet))
     return {
@@ -100,6 +104,7 @@ def chaos(
         "drained": drained,
         "station_kills": killed["station"],
         "device_kills": killed["device"],
+        "broker_kills": killed["broker"],
         "weather_changes": killed["weather"],
         "packets_passed": wire.passed,
         "packets_lost": wire.lost,
@@ -117,6 +122,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=300.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--broken", default="", choices=["", "hasty"])
+    parser.add_argument("--mqtt", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         found = chaos(
@@ -128,6 +134,7 @@ def main() -> None:
             device_s=(5.0, 60.0),
             seed=asked.seed,
             broken=asked.broken,
+            mqtt=asked.mqtt,
         )
     print(json.dumps(found))
     sound = found["drained"] and not (found["lost"] or found["doubled"] or found["strange"])

@@ -10,6 +10,7 @@ SQLite does not wait for the disk at either end, and hits must be lost.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from typing import Any
 
 from chaos.disk import Disk, cut
 from chaos.fleet import Device
-from chaos.station import count, free_address, make_known, station
+from chaos.station import Ground, count, free_address, make_known
 
 DISK_BYTES = 2 << 30  # a file with holes
 EVERY_S = 0.02
@@ -46,33 +47,27 @@ def power_cuts(
     address = free_address()
     broken, more = ("", ()) if synchronous == "FULL" else (synchronous, (synchronous,))
     with Disk(folder / "air", DISK_BYTES) as air, Disk(folder / "ground", DISK_BYTES) as below:
-        data, log = below.place / "station", folder / "station.log"
-        ground = station(data, address, broken, log)
-        try:
+        with contextlib.ExitStack() as ends:
+            data = below.place / "station"
+            ground = Ground(data, address, broken, folder / "station.log")
+            ends.callback(ground.close)
             (place,) = make_known(data, ["drone"], air.place)
             if broken:  # it would lose the device's enrolment, too, and refuse it
                 os.sync()
             device = Device(place, 1, 1_000_000, EVERY_S, more=more)
-            try:
-                for number in range(cuts):
-                    time.sleep(rng.uniform(most_s / 10, most_s))
-                    end = "both" if number == 0 else rng.choice(ENDS)
-                    made[end] += 1
-                    disks = {"device": [air], "station": [below], "both": [air, below]}[end]
-                    dead = {"device": [device.child], "station": [ground], "both": [device.child, ground]}[
-                        end
-                    ]
-                    cut(disks, dead)
-                    if end != "device":
-                        ground = station(data, address, broken, log)
-                    if end != "station":
-                        device.again()
-                device.rest()
-                drained = device.drained(DRAIN_S)
-            finally:
-                device.ended()
-        finally:
-            ground.kill()
+            ends.callback(device.close)
+            for number in range(cuts):
+                time.sleep(rng.uniform(most_s / 10, most_s))
+                end = "both" if number == 0 else rng.choice(ENDS)
+                made[end] += 1
+                disks = {"device": [air], "station": [below], "both": [air, below]}[end]
+                dead = {"device": [device], "station": [ground], "both": [device, ground]}[end]
+                cut(disks, [part.child for part in dead])
+                for part in dead:
+                    part.again()
+            device.rest()
+            drained = device.drained(DRAIN_S)
+            device.ended()
         counted = count(data, device.put, device.maybe)
     return {**counted.to_json(), "drained": drained, "cuts": made, "resent_at_least": device.resent}
 

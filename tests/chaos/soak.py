@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos.fleet import Device
-from chaos.station import count, free_address, make_known, station
+from chaos.station import Ground, count, free_address, make_known
 
 from tagclip.runtime.station.station import RECORDS
 from tagclip.runtime.sync_enrol import OUTBOX
@@ -50,7 +50,7 @@ def soak(folder: Path, hits: int, devices: int = 2, rows: int = 20) -> dict[str,
     """
     address = free_address()
     data = folder / "ground"
-    ground = station(data, address, log=folder / "station.log")
+    ground = Ground(data, address, log=folder / "station.log")
     fleet: list[Device] = []
     found: list[dict[str, Any]] = []
     try:
@@ -62,7 +62,7 @@ def soak(folder: Path, hits: int, devices: int = 2, rows: int = 20) -> dict[str,
             stored = _stored(data)
             if stored >= hits * len(found) / rows:
                 of_devices = [_of(device.child.process.pid) for device in fleet]
-                memory, files = _of(ground.process.pid)
+                memory, files = _of(ground.child.process.pid)
                 found.append(
                     {
                         "hits": stored,
@@ -84,7 +84,7 @@ def soak(folder: Path, hits: int, devices: int = 2, rows: int = 20) -> dict[str,
     finally:
         for device in fleet:
             device.ended()
-        ground.kill()
+        ground.close()
     counted = count(data, set().union(*(d.put for d in fleet)), set()).to_json()
     return {**counted, "per_s": round(hits / took_s, 1), "rows": found}
 

@@ -37,11 +37,38 @@ def free_address() -> str:
         return f"127.0.0.1:{free.getsockname()[1]}"
 
 
-def station(data: Path, address: str, broken: str = "", log: Path | None = None) -> Child:
-    """A running one, the real command unless it is to be broken."""
-    by: list[object] = ["-m", "chaos.station", broken] if broken else ["-m", "tagclip.runtime"]
-    asked = ["station", "--data", data, "--listen", address, "--name", address.partition(":")[0]]
-    return Child([*by, *asked], "station on https", log=log)
+class Ground:
+    """A station, its lives one after another: the real command unless it is to be broken.
+
+    Args:
+        broken: see above; or empty.
+        more: options of the command.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        address: str,
+        broken: str = "",
+        log: Path | None = None,
+        more: tuple[object, ...] = (),
+    ) -> None:
+        self._command: list[object] = ["-m", "chaos.station", broken] if broken else ["-m", "tagclip.runtime"]
+        self._command += ["station", "--data", data, "--listen", address]
+        self._command += ["--name", address.partition(":")[0], *more]
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        self.child = Child(self._command, "station on https", log=self._log)
+
+    def again(self) -> None:
+        """Kill it and start it anew."""
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        self.child.kill()
 
 
 def make_known(data: Path, names: list[str], folder: Path) -> list[Path]:

@@ -24,7 +24,7 @@ from chaos.hits import ENCODER, hit, jpeg
 from chaos.kills import chaos
 from chaos.power import power_cuts
 from chaos.soak import soak
-from chaos.station import free_address, make_known, station
+from chaos.station import Ground, free_address, make_known
 
 from tagclip.runtime import outbox as outbox_module
 from tagclip.runtime.health import Health
@@ -119,7 +119,7 @@ def test_eight_hours_offline_come_home_the_most_remarkable_first(
 ) -> None:
     """The quota has room for all hits and a part of their pictures; the link then has 2 Mbit/s."""
     data, address = tmp_path / "ground", free_address()
-    ground = station(data, address, log=tmp_path / "station.log")
+    ground = Ground(data, address, log=tmp_path / "station.log")
     (folder,) = make_known(data, ["drone"], tmp_path)
     known = read_enrolment(folder)
     link = load_link()(int(address.rpartition(":")[2]), RATE)
@@ -149,7 +149,7 @@ def test_eight_hours_offline_come_home_the_most_remarkable_first(
         assert max(carrier.sizes) <= 2 * RATE  # never more than 2 s of the link in flight
     finally:
         link.close()
-        ground.end()
+        ground.close()
     with sqlite3.connect(data / RECORDS) as records:
         hits = [
             (uuid.UUID(id_).int, received_s)

@@ -1,4 +1,4 @@
-"""Servers that tests share."""
+"""Servers and disks that tests share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.disk import Disk
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,14 @@ def postgres() -> Iterator[Any]:
     server = module.Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    """An ext4 of 48 MB of its own, whose power can be cut; skips where none can be mounted."""
+    try:
+        mounted = Disk(tmp_path, 48 << 20).__enter__()
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    yield mounted
+    mounted.__exit__()

@@ -1,17 +1,14 @@
 """What is put into an outbox leaves it by the station's word or by the quota, counted; not by a kill or a power cut.
 
-A power cut is made as test_store_power.py makes it; root and a loop device are needed. How often is set by
-TAGCLIP_KILLS and TAGCLIP_POWER_CUTS.
+Power cuts need root and a loop device (tests/chaos/disk.py). How often is set by TAGCLIP_KILLS and TAGCLIP_POWER_CUTS.
 """
 
 from __future__ import annotations
 
-import fcntl
 import importlib.util
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -22,6 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from chaos.child import Child
+from chaos.disk import Disk
 
 from tagclip.runtime.errors import HitError, StoreError, StoreFullError
 from tagclip.runtime.hit import Hit
@@ -32,8 +31,6 @@ from tagclip.runtime.sync_messages import HIT, PICTURE, message_of
 WRITER = Path(__file__).parent / "outbox_writer.py"
 KILLS = int(os.environ.get("TAGCLIP_KILLS", "20"))
 POWER_CUTS = int(os.environ.get("TAGCLIP_POWER_CUTS", "4"))
-EXT4_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, u32)
-NO_LOG_FLUSH = (2).to_bytes(4, "little")
 
 spec = importlib.util.spec_from_file_location("outbox_writer", WRITER)
 assert spec and spec.loader
@@ -230,36 +227,15 @@ def test_threads_may_share_it(outbox: Outbox) -> None:
     assert sorted(sent) == list(range(120)) and outbox.facts()["bytes"] == 0
 
 
-class Child:
-    """A writer; what it said that it put, and began to remove, with the time of each by the clock that all share."""
+def writing(path: Path, first: int, *more: str) -> Child:
+    return Child([WRITER, path, first, *more], "ready")
 
-    def __init__(self, path: Path, first: int, *more: str) -> None:
-        command = [sys.executable, str(WRITER), str(path), str(first), *more]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        self.said: dict[str, dict[int, int]] = {"put": {}, "acking": {}}
-        self.ready = threading.Event()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self.ready.wait(60), "the writer did not start"
 
-    def _read(self) -> None:
-        assert self.process.stdout
-        for line in self.process.stdout:
-            if line == "ready\n":
-                self.ready.set()
-            elif line.endswith("\n"):  # half a line is no acknowledgement
-                word, number, at_ns = line.split()
-                self.said[word][int(number)] = int(at_ns)
-
-    def kill(self, before_ns: int | None = None) -> tuple[set[int], set[int]]:
-        """SIGKILL; numbers that were put before, and those that may have been removed."""
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self._reader.join()
-        assert self.process.stdout
-        self.process.stdout.close()
-        put = {number for number, at_ns in self.said["put"].items() if before_ns is None or at_ns < before_ns}
-        return put, set(self.said["acking"])
+def said(child: Child) -> tuple[set[int], set[int]]:
+    """Numbers that a killed one put, and those that it may have removed."""
+    lines = [line.split() for line in child.kill() if line != "ready"]
+    put, acking = ({int(number) for word, number in lines if word == kind} for kind in ("put", "acking"))
+    return put, acking
 
 
 def missing(path: Path, put: set[int], removed: set[int]) -> set[int]:
@@ -285,78 +261,51 @@ def test_a_killed_writer_loses_nothing_that_it_put(tmp_path: Path) -> None:
     put: set[int] = set()
     removed: set[int] = set()
     for number in range(KILLS):
-        child = Child(tmp_path / "o.db", 1_000_000 * (number + 1))
+        child = writing(tmp_path / "o.db", 1_000_000 * (number + 1))
+        if number % 2:  # the others may be killed before they have done anything
+            assert child.wait("acking")
         time.sleep(rng.uniform(0, 0.15))
-        more, gone = child.kill()
+        more, gone = said(child)
         put, removed = put | more, removed | gone
         if number % 10 == 9 or number == KILLS - 1:
             assert missing(tmp_path / "o.db", put, removed) == set()
-    assert len(put) > KILLS and removed
+    assert put and removed
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """Where an ext4 of 48 MB of its own is mounted."""
-    image, place = tmp_path / "disk.img", tmp_path / "disk"
-    place.mkdir()
-    image.write_bytes(b"")
-    os.truncate(image, 48 << 20)
-    try:
-        subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True, capture_output=True)
-        mount(image, place)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", str(place)], check=False)
-
-
-def mount(image: Path, place: Path) -> None:
-    subprocess.run(["mount", "-o", "loop", str(image), str(place)], check=True, capture_output=True)
-
-
-def lost_by_power_cuts(disk: Path, cuts: int, *more: str) -> tuple[int, int]:
+def lost_by_power_cuts(disk: Disk, cuts: int, *more: str) -> tuple[int, int]:
     """How many hits that were put were lost, of how many."""
     rng = random.Random(2)
     count, lost = 0, 0
+    path = disk.place / "o.db"
     for number in range(cuts):
-        child = Child(disk / "o.db", 1_000_000 * (number + 1), *more)
+        child = writing(path, 1_000_000 * (number + 1), *more)
+        assert child.wait("put")
         time.sleep(rng.uniform(0.05, 0.3))
-        # What is committed while the call runs may be told after it; nobody would hear it when power is cut.
-        began_ns = time.monotonic_ns()
-        handle = os.open(disk, os.O_RDONLY)
-        try:
-            fcntl.ioctl(handle, EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH)
-        except OSError as error:
-            child.kill()
-            pytest.skip(f"the file system cannot be shut down here: {error}")
-        finally:
-            os.close(handle)
-        put, removed = child.kill(began_ns)
-        subprocess.run(["umount", str(disk)], check=True)
-        mount(disk.parent / "disk.img", disk)
-        count, lost = count + len(put), lost + len(missing(disk / "o.db", put, removed))
-        (disk / "o.db").unlink()
+        disk.cut(child)
+        put, removed = said(child)
+        count, lost = count + len(put), lost + len(missing(path, put, removed))
+        path.unlink()
     return lost, count
 
 
 @pytest.mark.slow
-def test_a_power_cut_loses_nothing_that_was_put(disk: Path) -> None:
+def test_a_power_cut_loses_nothing_that_was_put(disk: Disk) -> None:
     lost, count = lost_by_power_cuts(disk, POWER_CUTS)
     assert lost == 0 and count > 0
 
 
 @pytest.mark.slow
-def test_the_power_cuts_would_lose_what_is_not_synchronous(disk: Path) -> None:
+def test_the_power_cuts_would_lose_what_is_not_synchronous(disk: Disk) -> None:
     """The control: with synchronous=NORMAL, hits are lost by such cuts; on a busy machine not by each."""
     assert any(lost_by_power_cuts(disk, 3, "NORMAL")[0] > 0 for _ in range(10))
 
 
 @pytest.mark.slow
-def test_a_full_disk_keeps_the_most_remarkable_and_lets_what_was_sent_go(disk: Path) -> None:
+def test_a_full_disk_keeps_the_most_remarkable_and_lets_what_was_sent_go(disk: Disk) -> None:
     """Its quota is larger than the disk: the ballast gives room to delete."""
-    with Outbox(disk / "o.db", "drone-1") as outbox:
-        assert (disk / "o.db.ballast").stat().st_size == BALLAST_BYTES
-        other = os.open(disk / "others", os.O_CREAT | os.O_WRONLY)
+    with Outbox(disk.place / "o.db", "drone-1") as outbox:
+        assert (disk.place / "o.db.ballast").stat().st_size == BALLAST_BYTES
+        other = os.open(disk.place / "others", os.O_CREAT | os.O_WRONLY)
         os.posix_fallocate(other, 0, 32 << 20)
         os.close(other)
         for number in range(1000):
@@ -366,20 +315,20 @@ def test_a_full_disk_keeps_the_most_remarkable_and_lets_what_was_sent_go(disk: P
         assert 20 < facts["dropped_pictures"] < 950 and facts["dropped_hits"] == 0
         assert len(kept) == 2000 - facts["dropped_pictures"] == facts["depth"]
         assert outbox.acked(m.id for m in outbox.take(1 << 40, 64)) == 64
-        (disk / "others").unlink()
+        (disk.place / "others").unlink()
         for number in range(1000, 1200):
             outbox.put(writer.hit(number), writer.jpeg(number))
         assert outbox.facts()["dropped_pictures"] == facts["dropped_pictures"]  # there is room again
-        assert (disk / "o.db.ballast").stat().st_size == BALLAST_BYTES
+        assert (disk.place / "o.db.ballast").stat().st_size == BALLAST_BYTES
         assert outbox._file.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
 @pytest.mark.slow
-def test_a_disk_that_others_filled_is_named(disk: Path) -> None:
-    with Outbox(disk / "o.db", "drone-1") as outbox:
+def test_a_disk_that_others_filled_is_named(disk: Disk) -> None:
+    with Outbox(disk.place / "o.db", "drone-1") as outbox:
         outbox.put(writer.hit(1), writer.jpeg(1))
-        (disk / "o.db.ballast").unlink()
-        with (disk / "others").open("wb") as other:
+        (disk.place / "o.db.ballast").unlink()
+        with (disk.place / "others").open("wb") as other:
             try:
                 while True:
                     os.write(other.fileno(), bytes(1 << 16))
@@ -391,6 +340,6 @@ def test_a_disk_that_others_filled_is_named(disk: Path) -> None:
                 before = len(outbox)
                 outbox.put(writer.hit(number), b"")
         assert len(outbox) == before
-        (disk / "others").unlink()
+        (disk.place / "others").unlink()
         assert outbox.put(writer.hit(5000), writer.jpeg(5000))
         assert outbox._file.db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
