@@ -199,16 +199,15 @@ def test_a_device_whose_start_fails_goes_back(tmp_path: Path) -> None:
             "--store",
             str(tmp_path / "s.db"),
         ]
-        process = subprocess.Popen(
-            [*command, "--station", str(folder)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        assert process.stdout is not None
+        whole = [*command, "--station", str(folder)]
         lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if "watching" in line and "seen from" in line:  # it looks: that is enough
-                process.terminate()
-        return process.wait(60), "".join(lines)
+        with subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                if "watching" in line and "seen from" in line:  # it looks: that is enough
+                    process.terminate()
+        return process.returncode, "".join(lines)
 
     for _ in range(2):
         code, told = run()
