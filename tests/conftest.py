@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import importlib.metadata
 import io
 import json
+import os
+import pickle
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,7 @@ from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.bundle_manifest import TowerFacts
 from tagclip.runtime.bundle_write import write_bundle
 from tagclip.runtime.preprocess import PreprocessSpec
+from tagclip.runtime.source import VideoSource
 from tagclip.runtime.views import VIEWS
 
 DIM = 16
@@ -200,6 +207,22 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+@pytest.fixture
+def one_playing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A video that is searched many times is played once: who is in it does not depend on the description."""
+    from tagclip.runtime import search
+
+    find_people = search.find_people
+    played: dict[Path, search.People] = {}
+
+    def remembered(source: VideoSource, *arguments: Any, **options: Any) -> search.People:
+        if source.path not in played:
+            played[source.path] = find_people(source, *arguments, **options)
+        return played[source.path]
+
+    monkeypatch.setattr(search, "find_people", remembered)
+
+
 TOY_MODEL = {
     "height_px": HEIGHT_PX,
     "width_px": WIDTH_PX,
@@ -295,6 +318,26 @@ def toy_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def trained_checkpoint(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy after a training of a kind: no two of its tensors are equal, which a graph would keep once."""
+    import torch
+
+    from tagclip.train.checkpoint import read_tensors, write_tensors
+
+    folder: Path = tmp_path_factory.mktemp("trained") / "checkpoint"
+    shutil.copytree(toy_checkpoint, folder)
+    torch.manual_seed(5)
+    tensors = {
+        name: value + 0.1 * torch.randn_like(value)
+        if value.is_floating_point() and "running" not in name
+        else value
+        for name, value in read_tensors(folder / "model.safetensors").items()
+    }
+    write_tensors(folder / "model.safetensors", tensors)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tse_checkpoint(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with token selection."""
     pytest.importorskip("torch")
@@ -345,3 +388,66 @@ def clip_checkpoint(tiny_clip: str, toy_data: Path, tmp_path_factory: pytest.Tem
 
     folder = tmp_path_factory.mktemp("toy") / "clip"
     return _write_checkpoint(folder, toy_data, TINY_TAG_CLIP | {"clip": tiny_clip}, clip_words())
+
+
+Once = Callable[[bytes, Callable[[], bytes]], bytes]
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make some bytes once in a run of the tests: what one worker of pytest-xdist has made, the other reads."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "once"
+    folder.mkdir(exist_ok=True)
+
+    def once(key: bytes, make: Callable[[], bytes]) -> bytes:
+        path = folder / hashlib.sha256(key).hexdigest()
+        with open(path.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                made = path.with_suffix(".part")
+                made.write_bytes(make())
+                made.rename(path)
+        return path.read_bytes()
+
+    return once
+
+
+def _everything(*values: object) -> bytes:
+    """All that modules are made of, in bytes: classes, attributes, weights, and which of those are one tensor."""
+    import torch
+
+    tensors: dict[int, int] = {}
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> object:
+            if not isinstance(value, torch.Tensor):
+                return None
+            number = tensors.setdefault(id(value), len(tensors))
+            return number, str(value.dtype), tuple(value.shape), value.detach().numpy().tobytes()
+
+    file = io.BytesIO()
+    pickler = Pickler(file)
+    pickler.fast = True  # without a memo, in which equal names of another process are other objects
+    pickler.dump(values)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def exported_once(once: Once) -> Iterator[None]:
+    """torch's exporter takes seconds for each graph; the same module with the same weights goes through it once."""
+    import onnx
+    import torch
+
+    export = torch.onnx.export
+
+    def remembered(
+        module: torch.nn.Module, examples: tuple[torch.Tensor, ...], **how: Any
+    ) -> SimpleNamespace:
+        key = _everything(module, examples) + repr(sorted(how.items())).encode()
+        made = once(key, lambda: export(module, examples, **how).model_proto.SerializeToString())
+        return SimpleNamespace(model_proto=onnx.load_model_from_string(made))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.onnx, "export", remembered)
+        yield

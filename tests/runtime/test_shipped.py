@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,6 @@ from tagclip.runtime.selftest import run_probe
 from tagclip.runtime.source import VideoSource
 
 CLIP = shipped_bundle_path().parent / "example.mp4"
-
-
-def search(text: str, source: Path, *options: str) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tagclip.runtime", "search", text, str(source), "--json", *options]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    found: dict[str, Any] = json.loads(result.stdout)
-    return found
 
 
 def overlap(a: list[float], b: list[float]) -> float:
@@ -74,12 +67,16 @@ def truth_id(result: dict[str, Any], truth: dict[str, Any]) -> int | None:
     return int(found["id"]) if overlap(found["box_xywh_px"], best["box_xywh_px"]) > 0.3 else None
 
 
-def test_everybody_in_the_example_is_found_by_a_full_caption() -> None:
+@pytest.mark.usefixtures("one_playing")
+def test_everybody_in_the_example_is_found_by_a_full_caption(
+    run: Callable[..., tuple[int, str, str]],
+) -> None:
     """Rank 1 for each, among everybody in the clip, with the detector that the demo uses."""
     truth = json.loads(CLIP.with_suffix(".json").read_text())
     for person in truth["people"]:
-        result = search(person["captions"][0], CLIP, "--top", "1")
-        assert truth_id(result["results"][0], truth) == person["id"], person["captions"][0]
+        status, out, err = run("search", person["captions"][0], CLIP, "--json", "--top", "1")
+        assert status == 0, err
+        assert truth_id(json.loads(out)["results"][0], truth) == person["id"], person["captions"][0]
 
 
 @pytest.mark.parametrize(

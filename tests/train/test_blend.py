@@ -19,9 +19,11 @@ from tagclip.train.blend import blend
 from tagclip.train.checkpoint import load_checkpoint, read_tensors, write_tensors
 from tagclip.train.model import TagClip
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 
 def shaken(source: Path, target: Path, seed: int) -> Path:
-    """A copy of a checkpoint with all of its weights moved: no two are equal, which a graph would keep once."""
+    """A copy of a checkpoint with all of its weights moved."""
     shutil.copytree(source, target)
     torch.manual_seed(seed)
     tensors = {
@@ -36,18 +38,17 @@ def shaken(source: Path, target: Path, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def ended(
-    toy_checkpoint: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
+    trained_checkpoint: Path, toy_data: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     """The checkpoint that a run began with, by way of its bundle, and the one that it ended with."""
     folder = tmp_path_factory.mktemp("blend")
-    begun = shaken(toy_checkpoint, folder / "begun", 1)
-    pack.export_bundle(begun, folder / "bundle", pack.Wanted(), toy_data)
-    run = shaken(begun, folder / "run", 2)
+    pack.export_bundle(trained_checkpoint, folder / "bundle", pack.Wanted(), toy_data)
+    run = shaken(trained_checkpoint, folder / "run", 2)
     config = json.loads((run / "config.json").read_text())
     config["train"]["pretrained"] = str(folder / "bundle")
     (run / "config.json").write_text(json.dumps(config))
     (run / "metrics.json").write_text("{}")
-    return begun, run
+    return trained_checkpoint, run
 
 
 def weights(checkpoint: Path) -> dict[str, torch.Tensor]:

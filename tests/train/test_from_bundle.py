@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,27 +16,18 @@ pytest.importorskip("onnxruntime")
 
 from tagclip.export import pack
 from tagclip.runtime.errors import BundleError, CheckpointError
-from tagclip.train.checkpoint import load_checkpoint, read_tensors, write_tensors
+from tagclip.train.checkpoint import load_checkpoint
 from tagclip.train.config import Config
 from tagclip.train.from_bundle import load_bundle
 from tagclip.train.loop import Run
 from tagclip.train.model import TagClip, unit
 
+pytestmark = pytest.mark.usefixtures("exported_once")
+
 
 @pytest.fixture(scope="module")
-def trained(toy_checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The toy after a training of a kind: no two of its tensors are equal, which a graph would keep once."""
-    folder: Path = tmp_path_factory.mktemp("trained") / "checkpoint"
-    shutil.copytree(toy_checkpoint, folder)
-    torch.manual_seed(5)
-    tensors = {
-        name: value + 0.1 * torch.randn_like(value)
-        if value.is_floating_point() and "running" not in name
-        else value
-        for name, value in read_tensors(folder / "model.safetensors").items()
-    }
-    write_tensors(folder / "model.safetensors", tensors)
-    return folder
+def trained(trained_checkpoint: Path) -> Path:
+    return trained_checkpoint
 
 
 @pytest.fixture(scope="module")
