@@ -21,6 +21,7 @@ import pytest
 from tagclip.runtime.errors import SyncError
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.ids import uuid7
+from tagclip.runtime.store_track import Place, StoredTrack
 from tagclip.runtime.sync_fields import gunzip
 from tagclip.runtime.sync_messages import (
     HIT,
@@ -28,6 +29,8 @@ from tagclip.runtime.sync_messages import (
     MAX_JPEG_BYTES,
     PICTURE,
     STATUS,
+    THUMBNAIL,
+    TRACK,
     Answer,
     Message,
     answer_of,
@@ -39,6 +42,7 @@ from tagclip.runtime.sync_messages import (
     sign,
     verify,
 )
+from tagclip.runtime.sync_track import ToldTrack, told
 
 MUTATIONS = int(os.environ.get("TAGCLIP_MUTATIONS", "3000"))
 JPEG = b"\xff\xd8\xff\xe0" + bytes(range(256))
@@ -64,9 +68,24 @@ def hit() -> Hit:
     )
 
 
+def track() -> ToldTrack:
+    vector = np.array([0.6, -0.8, 0.001], np.float32)
+    stored = StoredTrack(
+        uuid7(), "cam", "aerial", 1.7e9, 1.7e9 + 4, 1.7e9 + 2, 17, (1.0, 2.0, 30.0, 60.0), "e" * 64, vector,
+        Place(47.1234567, 8.0, 2.5),
+    )  # fmt: skip
+    return told(stored, (640, 480), 3)
+
+
 def messages() -> dict[str, dict[str, Any]]:
     picture = {"hit_id": str(uuid7()), "revision": 2, "jpeg": base64.b64encode(JPEG).decode()}
-    bodies = {HIT: hit().to_json(), PICTURE: picture, STATUS: {"depth": 3, "oldest_s": None, "name": ""}}
+    bodies = {
+        HIT: hit().to_json(),
+        PICTURE: picture,
+        STATUS: {"depth": 3, "oldest_s": None, "name": ""},
+        TRACK: track().to_json(),
+        THUMBNAIL: {"track_id": str(uuid7()), "jpeg": picture["jpeg"]},
+    }
     return {
         kind: Message(str(uuid7()), "drone-1", kind, 1.7e9, str(uuid7()), 1 + n, body).to_json()
         for n, (kind, body) in enumerate(bodies.items())
@@ -97,15 +116,62 @@ def keys() -> Any:
     return [PrivateKey(ed25519.Ed25519PrivateKey.generate()) for _ in range(2)]
 
 
-@pytest.mark.parametrize("kind", [HIT, PICTURE, STATUS])
+@pytest.mark.parametrize("kind", [HIT, PICTURE, STATUS, TRACK, THUMBNAIL])
 def test_a_message_comes_back_as_it_went(kind: str) -> None:
     row = messages()[kind]
     again = message_of(json.loads(json.dumps(row)))
     assert again.to_json() == row
     if kind == HIT:
         assert again.hit().query == "a man in a réd jacket 赤"
-    if kind == PICTURE:
+    if kind in (PICTURE, THUMBNAIL):
         assert again.jpeg() == JPEG
+    if kind == TRACK:  # 0.6 : -0.8 in eight bits, of which the larger is 127
+        assert np.frombuffer(again.track().codes, np.int8).tolist() == [95, -127, 0]
+        assert again.track().place == Place(47.1234567, 8.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        (TRACK, "vector", ""),
+        (TRACK, "vector", "AAAA"),  # no direction
+        (TRACK, "vector", base64.b64encode(b"x" * 4097).decode()),
+        (TRACK, "track_id", "x"),
+        (TRACK, "view", "above"),
+        (TRACK, "end_s", 1.0),
+        (TRACK, "crops", 0),
+        (TRACK, "place", {"latitude_deg": 91.0, "longitude_deg": 0.0, "error_m": 0.0}),
+        (TRACK, "more", 1),
+        (THUMBNAIL, "track_id", None),
+        (THUMBNAIL, "jpeg", base64.b64encode(b"GIF89a").decode()),
+        (THUMBNAIL, "more", 1),
+    ],
+)
+def test_a_track_is_checked_and_its_fault_named(kind: str, key: str, value: object) -> None:
+    row = messages()[kind]
+    with pytest.raises(SyncError, match=f"message.body.{key}"):
+        message_of({**row, "body": {**row["body"], key: value}})
+    for name in row["body"]:
+        with pytest.raises(SyncError, match=f"message.body.{name}"):
+            message_of({**row, "body": {k: v for k, v in row["body"].items() if k != name}})
+
+
+def test_a_thumbnail_that_is_kept_no_longer_says_so() -> None:
+    row = messages()[THUMBNAIL]
+    assert message_of({**row, "body": {**row["body"], "jpeg": None}}).jpeg() == b""
+
+
+def test_an_answer_names_wanted_pictures_only_when_there_are_some() -> None:
+    names = tuple(str(uuid7()) for _ in range(16))
+    for wanted in (names, names[:1], ()):
+        answer = Answer(("a",), {}, 5, wanted)
+        row = answer.to_json()
+        assert answer_of(json.dumps(row).encode()) == answer
+        # Without any it is what devices of before know.
+        assert set(row) == {"acks", "rejected", "queries_revision"} | ({"wanted"} if wanted else set())
+    for bad in ([*names, str(uuid7())], ["x"], [5], "x", None, {}):
+        with pytest.raises(SyncError, match="answer.wanted"):
+            answer_of(json.dumps({**Answer((), {}, 5).to_json(), "wanted": bad}).encode())
 
 
 WRONG = [
@@ -129,7 +195,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize("kind", [HIT, PICTURE, STATUS])
+@pytest.mark.parametrize("kind", [HIT, PICTURE, STATUS, TRACK, THUMBNAIL])
 def test_every_field_is_needed_and_checked_and_named(kind: str) -> None:
     row = messages()[kind]
     for key in row:
