@@ -30,6 +30,12 @@ DRAIN_S = 5.0  # at the end, for the last hits
 log = logging.getLogger(__name__)
 
 
+def _heat(health: Health) -> dict[str, Any]:
+    """The highest temperature of the machine, where it tells one."""
+    hottest_c = health.machine.hottest_c if health.machine else None
+    return {} if hottest_c is None else {"temperature_c": round(hottest_c, 1)}
+
+
 class StationLink(AbstractContextManager["StationLink"]):
     """The open outbox of a folder that was enrolled, and the two threads that empty it and fetch queries.
 
@@ -79,6 +85,7 @@ class StationLink(AbstractContextManager["StationLink"]):
             health=health,
             facts=lambda: {
                 **(self._bundles.facts() if self._bundles else {"bundle_state": FIXED}),
+                **_heat(health),
                 **facts(),
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -30,20 +31,25 @@ def _devices(ask: Ask) -> list[dict[str, Any]]:
     revision, now_s = ask.station.queries.current()[0], time.time()
     return [
         told(device, revision, now_s) | {"hits": hits.get(device["name"], 0)}
-        for device in ask.station.store.devices()
+        for device in sorted(ask.station.bundles.shown(ask.station.store.devices()), key=_order)
     ]
+
+
+def _order(device: dict[str, Any]) -> list[tuple[str, int]]:
+    """drone-2 before drone-10."""
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"([^0-9]*)([0-9]*)", device["name"])]
 
 
 def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
     """What is shown of a device.
 
     Args:
-        device: as `Store.devices` gives it. Its status is what the device says, so it may hold anything or nothing.
+        device: as `Bundles.shown` gives it. Its status is what the device says, so it may hold anything or nothing.
         revision: of the newest set of queries.
         now_s: Unix time.
 
     Returns:
-        name, seen_s, and "link", "queries", "clock", "heat": each (class of a state, text) or None; numbers of the
+        name, seen_s, and "link", "queries", "clock", "heat", "bundle": each (class of a state, text) or None; numbers of the
         status by name, None where the device does not say.
     """
     status = device["status"] or {}
@@ -66,7 +72,7 @@ def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
         "name": device["name"],
         "seen_s": seen_s,
         "version": device["version"],
-        "bundle": status.get("bundle") if isinstance(status.get("bundle"), str) else None,
+        "bundle": _bundle(device["bundle"]),
         "encoder_id": status.get("encoder_id") or device["encoder_id"],
         "link": _link(seen_s, now_s),
         "queries": ("good", "newest")
@@ -77,6 +83,15 @@ def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
         "heat": None if heat is None else ("bad" if heat >= HOT_C else "good", f"{heat:.0f} °C"),
         **numbers,
     }
+
+
+def _bundle(bundle: dict[str, Any]) -> tuple[str, str]:
+    """Of what `Bundles.shown` adds: the bundle that a device uses, and whether it is the ordered one."""
+    digest, state = str(bundle["digest"] or "")[:12], str(bundle["state"] or "")[:40]
+    if bundle["ordered"] and bundle["ordered"] != bundle["digest"]:
+        percent = f", {bundle['percent']:.0f} %" if isinstance(bundle["percent"], (int, float)) else ""
+        return "warn", f"{digest} another is ordered: {state or 'waiting'}{percent}".strip()
+    return "good", digest
 
 
 def _link(seen_s: float | None, now_s: float) -> tuple[str, str]:

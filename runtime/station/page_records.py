@@ -89,7 +89,9 @@ def places(database: Database, where: Filter, most: int) -> list[dict[str, Any]]
     """Of hits whose place is known, the newest first: what a map shows of them."""
     text, values = conditions(where)
     # In PostgreSQL json_extract gives texts.
-    columns = ", ".join(f"CAST(json_extract(document, '$.{path}') AS {kind})" for path, kind in _PLACE.values())
+    columns = ", ".join(
+        f"CAST(json_extract(document, '$.{path}') AS {kind})" for path, kind in _PLACE.values()
+    )
     with database.read() as connection:
         rows = connection.execute(
             f"SELECT device, review, {columns} FROM hits"
@@ -101,7 +103,12 @@ def places(database: Database, where: Filter, most: int) -> list[dict[str, Any]]
 
 _PLACE = {name: (name, "TEXT") for name in ("id", "query", "camera")} | {
     name: (f"{where}{name}", "DOUBLE PRECISION")
-    for where, name in (("", "best_s"), ("place.", "latitude_deg"), ("place.", "longitude_deg"), ("place.", "error_m"))
+    for where, name in (
+        ("", "best_s"),
+        ("place.", "latitude_deg"),
+        ("place.", "longitude_deg"),
+        ("place.", "error_m"),
+    )
 }
 
 

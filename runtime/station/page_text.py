@@ -58,7 +58,7 @@ def chance(p_value: float) -> str:
 def promise(query: dict[str, Any]) -> str:
     """What a query's threshold is chosen for."""
     if query["alarms_per_hour"] is not None:
-        return f"at most {_short(query['alarms_per_hour'])} false alarms an hour and camera"
+        return f"at most {per_hour(query['alarms_per_hour'])} at each camera"
     if query["alarms_per_1000"] is not None:
         return f"at most {_short(query['alarms_per_1000'])} false alarms among 1,000 people"
     return "as each device is set"

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-SIZE = {"width": 1280, "height": 800}
+SIZE = {"width": 1180, "height": 740}
 
 
 @contextmanager

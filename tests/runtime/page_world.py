@@ -55,12 +55,12 @@ def crops() -> tuple[bytes, ...]:
 
 
 def vectors() -> Any:
-    """float32 (crops, D): how the people of `crops` look to the bundle that ships, from the air."""
+    """float32 (crops, D): how the people of `crops` look to the bundle that ships."""
     from tagclip.runtime.bundle import open_bundle
     from tagclip.runtime.encoder import ImageEncoder
 
     images = [cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] for jpeg in crops()]
-    return ImageEncoder(open_bundle(None), "aerial").embed([np.ascontiguousarray(image) for image in images])
+    return ImageEncoder(open_bundle(None), "ground").embed([np.ascontiguousarray(image) for image in images])
 
 
 class World:
@@ -154,7 +154,7 @@ class World:
                 hit = self.hit(device, "", "")
                 vector = vectors[n % len(vectors)] + self._random.normal(0, 0.02, vectors.shape[1])
                 codes = np.round(127 * vector / np.abs(vector).max()).astype(np.int8)
-                track = {name: hit[name] for name in _OF_TRACK} | {"view": "aerial"}
+                track = {name: hit[name] for name in _OF_TRACK} | {"view": "ground"}
                 rows.append(("track", track | {"vector": base64.b64encode(codes).decode()}))
                 if n % 5:
                     jpeg = base64.b64encode(crops()[n % len(vectors)]).decode()

@@ -439,7 +439,9 @@ def test_a_device_in_words(seen: float | None, status: Any, link: str, clock: st
         "version": "1",
         "encoder_id": None,
         "status": status,
+        "bundle": {"digest": "a" * 64, "ordered": "b" * 64, "state": "fetching", "percent": 40.0},
     }
     told = page_fleet.told(device, 4, 1000.0)
     assert told["link"][1] == link and (told["clock"] or (0, None))[1] == clock
     assert told["queries"] == ("warn", "set 3 of 4") and told["depth"] is None
+    assert told["bundle"] == ("warn", f"{'a' * 12} another is ordered: fetching, 40 %")

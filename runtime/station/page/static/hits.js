@@ -84,6 +84,7 @@ async function listen(signal) {
       if (signal.aborted) return;
       number = answer.number;
       pause_s = 1;
+      if (pane.querySelector("[data-failed]")) show(chosen);
       if (answer.stale && !busy()) return load();
       if (answer.stale) { stale = true; settle(); }
       else if (answer.hits.length) {
@@ -178,7 +179,7 @@ async function show(id, again = false) {
     if (error.name === "AbortError") return;
     pane.removeAttribute("aria-busy");
     if (!again) {
-      pane.innerHTML = '<p class="empty"><b>This hit cannot be shown now.</b> <span></span></p>';
+      pane.innerHTML = '<p class="empty" data-failed><b>This hit cannot be shown now.</b> <span></span></p>';
       pane.querySelector("span").textContent = error.message;
     }
   }

@@ -41,14 +41,14 @@ export async function openThreshold(facts, part) {
   people.sort((a, b) => a.cost - b.cost);
   const cards = new Map();
   const card = (one) => {
-    if (!cards.has(one.track_id)) cards.set(one.track_id, trackCard(one, [`hit from ${told(Number(Math.max(one.cost, 1e-4).toPrecision(2)), per)}`, `score ${one.score.toFixed(3)}`]));
+    if (!cards.has(one.track_id)) cards.set(one.track_id, trackCard(one, [one.cost > 10 ** HIGH ? "far under it" : `a hit from ${told(Number(Math.max(one.cost, 1e-4).toPrecision(2)), per)}`, `score ${one.score.toFixed(3)}`]));
     return cards.get(one.track_id);
   };
 
   function show() {
     const now = Number(slider.value) === Math.round(Math.log10(rate) * STEPS) ? rate : rate_of(Number(slider.value));
     const line = people.filter((one) => one.cost <= now).length, cameras = found.cameras.length;
-    label.textContent = `False alarms allowed: ${told(now, per)}${per === "hour" ? " and camera" : ""}`;
+    label.textContent = `False alarms allowed: ${told(now, per)}${per === "hour" ? " at each camera" : ""}`;
     slider.setAttribute("aria-valuetext", told(now, per));
     const passed = found.cameras.reduce((all, camera) => all + camera.people_per_hour, 0);
     const hourly = per === "hour" ? found.cameras.reduce((all, camera) => all + Math.min(now, camera.people_per_hour), 0) : (passed * now) / 1000;
@@ -70,7 +70,7 @@ async function put(facts, rate, per, button) {
   try {
     await ask("PATCH", `/api/v1/queries/${facts.id}`, { [per === "hour" ? "alarms_per_hour" : "alarms_per_1000"]: rate });
     const card = button.closest("article");
-    card.querySelector("[data-promise]").textContent = per === "hour" ? `at most ${rate} false alarms an hour and camera` : `at most ${rate} false alarms among 1,000 people`;
+    card.querySelector("[data-promise]").textContent = `false alarms: at most ${told(rate, per)}${per === "hour" ? " at each camera" : ""}`;
     say("Taken. Devices in reach have it already.");
   } catch (error) {
     failed(error);
