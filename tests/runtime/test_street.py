@@ -56,6 +56,7 @@ DESCRIPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
+@pytest.mark.usefixtures("one_playing")
 def test_described_people_rank_high() -> None:
     """Every person is one track; the three plain descriptions come first, all together have a mean AP of 0.8."""
     source, bundle = VideoSource(STREET), open_bundle(None)
