@@ -29,6 +29,7 @@ PAGES = [
             "jetson",
             "link",
             "operations",
+            "page",
             "store",
             "tracking",
             "training",

@@ -49,8 +49,8 @@ def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
         now_s: Unix time.
 
     Returns:
-        name, seen_s, and "link", "queries", "clock", "heat", "bundle": each (class of a state, text) or None; numbers of the
-        status by name, None where the device does not say.
+        name, seen_s, and "link", "queries", "clock", "heat", "bundle": each (class of a state, text) or None; numbers
+        of the status by name, None where the device does not say.
     """
     status = device["status"] or {}
     seen_s = device["seen_s"]

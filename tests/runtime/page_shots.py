@@ -19,7 +19,7 @@ from tagclip.runtime.station.server import Server
 OUT = Path(__file__).parent.parent.parent / "docs" / "page"
 SCHEMES = ("light", "dark")
 SIZE = {"width": 1024, "height": 600}
-COLOURS = 96
+COLOURS = 128
 
 
 class Camera:
