@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from tagclip.runtime.errors import ConfigError, MissingExtraError, StoreError
 from tagclip.runtime.station.database import Database
-from tagclip.runtime.station.vectors import AT_ONCE, Floats, Found, TrackVector, unit
+from tagclip.runtime.station.vectors import AT_ONCE, SOME, Floats, Found, TrackVector, unit
 from tagclip.runtime.vector_scan import Where
 
 if TYPE_CHECKING:
@@ -50,10 +50,22 @@ class QdrantVectors:
         self._client = client
         self._prefix = f"tagclip-{hashlib.sha256(station).hexdigest()[:12]}-"
         self._known: set[str] = set()
-        self._fill(database)
+        self._database = database
+        self._fill()
 
     def add(self, tracks: Sequence[TrackVector]) -> None:
         """See `Vectors`. Raises: StoreError: nobody knows whether they are found; tell it again."""
+        # As the records have them by now: a message that came late is no news, and who was deleted stays so.
+        for start in range(0, len(tracks), SOME):
+            ids = [track.track_id for track in tracks[start : start + SOME]]
+            marks = ", ".join("?" * len(ids))
+            with self._database.read() as connection:
+                rows = connection.execute(
+                    f"SELECT {_COLUMNS} FROM tracks WHERE id IN ({marks})", ids
+                ).fetchall()
+            self._put([_track(row) for row in rows])
+
+    def _put(self, tracks: Sequence[TrackVector]) -> None:
         from qdrant_client import models
 
         points: dict[str, list[models.PointStruct]] = {}
@@ -72,12 +84,16 @@ class QdrantVectors:
                     raise
 
     def remove_before(self, received_s: float) -> None:
-        """See `Vectors`. Raises: StoreError."""
+        """See `Vectors`; and those who were deleted for good. Raises: StoreError."""
         from qdrant_client import models
 
+        with self._database.read() as connection:
+            deleted = [row[0] for row in connection.execute("SELECT id FROM deleted_hits").fetchall()]
         old = models.Filter(must=[models.FieldCondition(key="received_s", range=models.Range(lt=received_s))])
         for name in self._collections():
             _ask(self._client.delete, name, models.FilterSelector(filter=old))
+            if deleted:  # ids of hits, too, which are of nobody here
+                _ask(self._client.delete, name, models.PointIdsList(points=deleted))
 
     def search(self, vector: Floats, encoder_id: str, where: Where, top: int) -> Found:
         """See `Vectors`. Raises: StoreError."""
@@ -126,9 +142,9 @@ class QdrantVectors:
         self._known.add(name)
         return name
 
-    def _fill(self, database: Database) -> None:
+    def _fill(self) -> None:
         """Tell what is in the records and not here: the cluster is new, lost something, or was away."""
-        with database.read() as connection:
+        with self._database.read() as connection:
             counted = connection.execute(
                 "SELECT encoder_id, length(vector), count(*) FROM tracks GROUP BY encoder_id, length(vector)"
             ).fetchall()
@@ -139,11 +155,23 @@ class QdrantVectors:
                 continue
             log.info("telling the engine of vectors %d tracks of encoder %s", count, encoder_id[:12])
             last = 0
-            while rows := _rows(database, encoder_id, last):
-                self.add([_track(row) for row in rows if len(row[-1]) == dim])
+            while rows := self._rows(encoder_id, last):
+                self._put([_track(row) for row in rows if len(row[-1]) == dim])
                 last = rows[-1][0]
 
+    def _rows(self, encoder_id: str, after: int) -> list[Any]:
+        with self._database.read() as connection:
+            return connection.execute(
+                f"SELECT {_COLUMNS} FROM tracks WHERE encoder_id = ? AND place > ? ORDER BY place LIMIT ?",
+                (encoder_id, after, AT_ONCE),
+            ).fetchall()
 
+
+# As `_track` reads them.
+_COLUMNS = (
+    "place, id, device, camera, view, encoder_id, start_s, end_s, received_s,"
+    " latitude_deg, longitude_deg, vector"
+)
 _PAYLOAD = ("device", "camera", "view", "start_s", "end_s", "received_s")
 _INDICES = {
     **dict.fromkeys(("device", "camera", "view"), "keyword"),
@@ -221,15 +249,6 @@ def _ask(what: Callable[..., _Result], *values: Any, **named: Any) -> _Result:
         raise StoreError(
             f"the engine of vectors (--vectors) does not answer as it should: {str(error)[:300]}"
         ) from error
-
-
-def _rows(database: Database, encoder_id: str, after: int) -> list[Any]:
-    with database.read() as connection:
-        return connection.execute(
-            "SELECT place, id, device, camera, view, encoder_id, start_s, end_s, received_s, latitude_deg,"
-            " longitude_deg, vector FROM tracks WHERE encoder_id = ? AND place > ? ORDER BY place LIMIT ?",
-            (encoder_id, after, AT_ONCE),
-        ).fetchall()
 
 
 def _track(row: Any) -> TrackVector:

@@ -123,14 +123,19 @@ def test_it_finds_what_the_exact_scan_finds(database: Database, client: Any, whe
 def test_telling_again_replaces_and_old_ones_go(database: Database, client: Any) -> None:
     engine = QdrantVectors(client, b"station", database)
     more = track(400)
-    engine.add([more, track(3)])
     engine.add([more])
+    assert (
+        engine.search(QUERY, "toy", Where(), 9).compared == TRACKS
+    )  # the records do not have it: it was deleted
     keep(database, more)
+    for _ in range(2):
+        engine.add([more, track(3)])
     exact = LocalVectors(database)
     same(engine.search(QUERY, "toy", Where(), 1000), exact.search(QUERY, "toy", Where(), 1000))
-    engine.remove_before(5100.0)
     with database.write() as connection:
-        connection.execute("DELETE FROM tracks WHERE received_s < ?", (5100.0,))
+        connection.execute("DELETE FROM tracks WHERE received_s < ? OR id = ?", (5100.0, track(200).track_id))
+        connection.execute("INSERT INTO deleted_hits(id, deleted_s) VALUES(?, 1.0)", (track(200).track_id,))
+    engine.remove_before(5100.0)
     same(engine.search(QUERY, "toy", Where(), 1000), exact.search(QUERY, "toy", Where(), 1000))
 
 
