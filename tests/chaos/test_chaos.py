@@ -6,7 +6,6 @@ are found while the link is away.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sqlite3
 import time
@@ -25,6 +24,7 @@ from chaos.kills import chaos
 from chaos.power import power_cuts
 from chaos.soak import soak
 from chaos.station import Ground, free_address, make_known
+from chaos.sync_station import Link
 
 from tagclip.runtime import outbox as outbox_module
 from tagclip.runtime.health import Health
@@ -48,23 +48,28 @@ def where_possible(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         pytest.skip(f"not possible here: {error}")
 
 
-def small_chaos(folder: Path, seed: int, broken: str = "") -> dict[str, Any]:
+def small_chaos(folder: Path, seed: int, **more: Any) -> dict[str, Any]:
     folder.mkdir()
-    lives: dict[str, Any] = {"station_s": (0.7, 1.2), "device_s": (0.8, 2.0)}
-    return where_possible(
-        lambda: chaos(folder, devices=2, hits=160, seconds=2.5, seed=seed, broken=broken, **lives)
-    )
+    small = {"devices": 2, "hits": 160, "seconds": 2.5, "station_s": (0.7, 1.2), "device_s": (0.8, 2.0)}
+    return where_possible(lambda: chaos(folder, seed=seed, **{**small, **more}))
 
 
-def test_kills_over_a_bad_link_lose_and_double_nothing(tmp_path: Path) -> None:
-    found = small_chaos(tmp_path / "a", 1)
+@pytest.mark.parametrize("mqtt", [False, True], ids=["https", "mqtt"])
+def test_kills_over_a_bad_link_lose_and_double_nothing(tmp_path: Path, mqtt: bool) -> None:
+    if mqtt:
+        pytest.importorskip("paho.mqtt")
+    found = small_chaos(tmp_path / "a", 1, mqtt=mqtt)
     assert (found["put"], found["lost"], found["doubled"], found["strange"]) == (160, 0, 0, 0), found
     assert found["drained"] and found["station_kills"] and found["device_kills"] and found["packets_lost"]
+    assert bool(found["broker_kills"]) == mqtt
 
 
 def test_kills_lose_what_a_station_acknowledges_before_it_commits(tmp_path: Path) -> None:
     """The control."""
-    assert any(small_chaos(tmp_path / str(seed), seed, "hasty")["lost"] > 0 for seed in range(5))
+    assert any(
+        small_chaos(tmp_path / str(seed), seed, devices=1, device_s=(60.0, 60.0), broken="hasty")["lost"] > 0
+        for seed in range(5)
+    )
 
 
 def test_power_cuts_at_both_ends_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -104,16 +109,6 @@ class Counting(HttpsCarrier):
         return super().exchange(batch, timeout_s)
 
 
-def load_link() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "sync_station", Path(__file__).parent.parent / "runtime" / "sync_station.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Link
-
-
 def test_eight_hours_offline_come_home_the_most_remarkable_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +117,7 @@ def test_eight_hours_offline_come_home_the_most_remarkable_first(
     ground = Ground(data, address, log=tmp_path / "station.log")
     (folder,) = make_known(data, ["drone"], tmp_path)
     known = read_enrolment(folder)
-    link = load_link()(int(address.rpartition(":")[2]), RATE)
+    link = Link(int(address.rpartition(":")[2]), RATE)
     carrier = Counting(f"127.0.0.1:{link.port}", known.ca_pem, known.token)
     carrier.sizes = []
     link.cut()

@@ -35,3 +35,42 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
         pytest.skip(f"no file system can be mounted here: {error}")
     yield mounted
     mounted.__exit__()
+
+
+@pytest.fixture(scope="module")
+def key() -> Any:
+    """What `station` signs query sets with."""
+    pytest.importorskip("cryptography")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from tagclip.runtime.keys import PrivateKey
+
+    return PrivateKey(Ed25519PrivateKey.generate())
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Whose certificate `station` has."""
+    from chaos.sync_station import Authority
+
+    return Authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def station(authority: Any, key: Any) -> Iterator[Any]:
+    """A station that misbehaves as it is told (tests/chaos/sync_station.py); tests of the real one make their own."""
+    from chaos.sync_station import Station
+
+    opened = Station(authority, key)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def side(tmp_path: Path, station: Any, key: Any) -> Iterator[Any]:
+    """A device of `station`."""
+    from chaos.side import Side
+
+    opened = Side(tmp_path, station, key.public)
+    yield opened
+    opened.close()

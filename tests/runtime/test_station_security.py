@@ -622,7 +622,8 @@ def test_thousands_of_malformed_requests_get_refusals(world: World, caller: Call
         if path in (f"{V1}/logout", f"{V1}/devices/{{name}}"):
             tokens = again()
         statuses[status] = statuses.get(status, 0) + 1
-    print(statuses)
+    told = f"{size_bytes / 1e6:.1f} MB and {files} files when warm, now {resident_bytes() / 1e6:.1f} MB"
+    print(statuses, told, len(os.listdir("/proc/self/fd")))
     assert (
         sum(statuses.values()) == count
         and statuses.get(400, 0) > count / 4

@@ -2,125 +2,37 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("cryptography")
+from chaos.hits import ENCODER, hit, jpeg
+from chaos.side import Side, until
+from chaos.sync_station import Link
+
 from tagclip.runtime import sync_client
 from tagclip.runtime.errors import LinkError
 from tagclip.runtime.health import Health
-from tagclip.runtime.keys import PrivateKey, PublicKey
+from tagclip.runtime.keys import PublicKey
 from tagclip.runtime.outbox import Outbox
 from tagclip.runtime.sync_client import SyncClient
-from tagclip.runtime.sync_https import HttpsCarrier
 from tagclip.runtime.sync_messages import HIT, MAX_BATCH_BYTES, Answer, QuerySet
-
-ENCODER = "e" * 64
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer, stations = load("outbox_writer"), load("sync_station")
-
-
-@pytest.fixture(scope="module")
-def key() -> PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return PrivateKey(Ed25519PrivateKey.generate())
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return stations.Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def station(authority: Any, key: PrivateKey) -> Iterator[Any]:
-    opened = stations.Station(authority, key)
-    yield opened
-    opened.close()
-
-
-class Side:
-    """A device: its outbox, its health, and clients for it."""
-
-    def __init__(self, folder: Path, station: Any, key: PublicKey) -> None:
-        self.folder, self.station, self.key = folder, station, key
-        self.outbox = Outbox(folder / "outbox.db", "drone-1")
-        self.health = Health(camera="c", detector="d", provider="cpu", encoder_id=ENCODER)
-        self.sets: list[QuerySet] = []
-        self.clients: list[SyncClient] = []
-
-    def carrier(self, port: int | None = None) -> HttpsCarrier:
-        return HttpsCarrier(
-            f"127.0.0.1:{port or self.station.port}", self.station.authority.pem, stations.TOKEN
-        )
-
-    def client(self, port: int | None = None) -> SyncClient:
-        """A started one."""
-        client = SyncClient(
-            self.outbox,
-            self.carrier(port),
-            self.key,
-            self.folder / "queries.json",
-            encoder_id=ENCODER,
-            on_queries=self.sets.append,
-            health=self.health,
-            facts=lambda: {"free_bytes": 7},
-        )
-        self.clients.append(client)
-        client.start()
-        return client
-
-    def put(self, numbers: range) -> None:
-        for number in numbers:
-            self.outbox.put(writer.hit(number), writer.jpeg(number))
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.outbox.close()
-
-
-@pytest.fixture
-def side(tmp_path: Path, station: Any, key: PrivateKey) -> Iterator[Side]:
-    opened = Side(tmp_path, station, key.public)
-    yield opened
-    opened.close()
-
-
-def until(done: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    end_s = time.monotonic() + timeout_s
-    while time.monotonic() < end_s:
-        if done():
-            return True
-        time.sleep(0.01)
-    return done()
 
 
 def all_arrived(station: Any, count: int) -> None:
     """Each hit once, as it was, with its picture."""
-    hits = [m.hit() for m in station.stored.values() if m.kind == HIT]
+    found = [m.hit() for m in station.stored.values() if m.kind == HIT]
     pictures = {m.body["hit_id"]: m.jpeg() for m in station.stored.values() if m.kind != HIT}
-    assert sorted(hit.frame for hit in hits) == list(range(count)) and len(station.stored) == 2 * count
-    for hit in hits:
-        assert hit == writer.hit(hit.frame) and pictures[str(hit.id)] == writer.jpeg(hit.frame)
+    assert sorted(each.frame for each in found) == list(range(count)) and len(station.stored) == 2 * count
+    for each in found:
+        assert each == hit(each.frame) and pictures[str(each.id)] == jpeg(each.frame)
 
 
 def test_hits_come_home_at_once_in_their_order(side: Side, station: Any) -> None:
@@ -174,7 +86,7 @@ def test_a_link_that_dies_costs_little(side: Side, station: Any) -> None:
     """
     up_s = float(os.environ.get("TAGCLIP_LINK_S", "1.5"))
     hits = int(120 * up_s)
-    link = stations.Link(station.port, 250_000)
+    link = Link(station.port, 250_000)
     side.put(range(hits))
     over = threading.Event()
     cuts = 0
@@ -207,7 +119,7 @@ def test_a_link_that_dies_costs_little(side: Side, station: Any) -> None:
 
 
 def test_it_resumes_when_the_link_does(side: Side, station: Any) -> None:
-    link = stations.Link(station.port)
+    link = Link(station.port)
     client = side.client(link.port)
     side.put(range(5))
     assert client.drain(10)
@@ -258,7 +170,7 @@ def test_what_works_for_one_thread_wakes_the_other(tmp_path: Path, monkeypatch: 
     health = Health(camera="c", detector="d", provider="cpu", encoder_id=ENCODER)
     carrier = Carrier()
     with Outbox(tmp_path / "o.db", "drone-1") as outbox:
-        outbox.put(writer.hit(1), writer.jpeg(1))
+        outbox.put(hit(1), jpeg(1))
         kept: list[QuerySet] = []
         client = SyncClient(
             *(outbox, carrier, PublicKey(bytes(32)), tmp_path / "queries.json"),
@@ -323,7 +235,7 @@ def test_a_station_that_does_not_know_the_device_keeps_the_hits_waiting(side: Si
 
 
 def test_the_end_is_bounded_whatever_the_link_does(side: Side, station: Any) -> None:
-    link = stations.Link(station.port)
+    link = Link(station.port)
     client = side.client(link.port)
     side.put(range(1))
     assert client.drain(5)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("cryptography")
+from chaos.hits import ENCODER, hit, jpeg
+from chaos.side import until
+from chaos.sync_station import TOKEN, Authority
+
 from tagclip.runtime.errors import (
     ConfigError,
     CredentialError,
@@ -30,47 +32,6 @@ from tagclip.runtime.sync_enrol import enrol, read_enrolment
 from tagclip.runtime.sync_https import HttpsCarrier, split_address
 from tagclip.runtime.sync_link import StationLink
 from tagclip.runtime.sync_messages import HIT
-
-ENCODER = "e" * 64
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer, stations = load("outbox_writer"), load("sync_station")
-
-
-@pytest.fixture(scope="module")
-def key() -> PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return PrivateKey(Ed25519PrivateKey.generate())
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return stations.Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def station(authority: Any, key: PrivateKey) -> Iterator[Any]:
-    opened = stations.Station(authority, key)
-    yield opened
-    opened.close()
-
-
-def until(done: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    end_s = time.monotonic() + timeout_s
-    while time.monotonic() < end_s:
-        if done():
-            return True
-        time.sleep(0.01)
-    return done()
 
 
 def string(station: Any, port: int | None = None, code: str = "", fingerprint: str = "") -> str:
@@ -94,12 +55,12 @@ def test_a_device_enrols_and_is_known(tmp_path: Path, station: Any, key: Private
     health = Health(camera="c", detector="d", provider="cpu", encoder_id=ENCODER)
     station.publish(1, [])
     with StationLink(folder, ENCODER, health) as link:
-        link.tell(writer.hit(1), writer.jpeg(1))
+        link.tell(hit(1), jpeg(1))
         assert station.wait(lambda: len(station.stored) == 2, 5)
         assert until(lambda: link.client.revision == 1)
         new = link.new_queries()
         assert new is not None and new.revision == 1 and link.new_queries() is None
-        link.tell(writer.hit(2), writer.jpeg(2))
+        link.tell(hit(2), jpeg(2))
     assert len(station.stored) == 4  # drained at the end
     enrol(string(station), "drone-1", folder)  # again, over the old
     os.chmod(folder / "token", 0o644)
@@ -166,11 +127,11 @@ def test_a_device_that_is_killed_again_and_again(tmp_path: Path, station: Any) -
 
 
 def test_another_authority_is_not_trusted(tmp_path: Path, station: Any) -> None:
-    other = stations.Authority(tmp_path, "other")
-    carrier = HttpsCarrier(f"127.0.0.1:{station.port}", other.pem, stations.TOKEN)
+    other = Authority(tmp_path, "other")
+    carrier = HttpsCarrier(f"127.0.0.1:{station.port}", other.pem, TOKEN)
     with pytest.raises(LinkError, match="not of the station that this device was enrolled with"):
         carrier.exchange(b"{}", 5)
-    named = HttpsCarrier(f"localhost:{station.port}", station.authority.pem, stations.TOKEN)
+    named = HttpsCarrier(f"localhost:{station.port}", station.authority.pem, TOKEN)
     with pytest.raises(LinkError, match="enrolled with"):
         named.exchange(b"{}", 5)
     assert station.posts == 0

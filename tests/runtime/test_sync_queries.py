@@ -2,113 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("cryptography")
+from chaos.hits import ENCODER
+from chaos.side import Side, until
+
 from tagclip.runtime import sync_client, sync_https
 from tagclip.runtime.errors import SyncError
-from tagclip.runtime.health import Health
-from tagclip.runtime.keys import PrivateKey, PublicKey
-from tagclip.runtime.outbox import Outbox
-from tagclip.runtime.sync_client import SyncClient
-from tagclip.runtime.sync_https import HttpsCarrier
-from tagclip.runtime.sync_messages import QuerySet, sign
-
-ENCODER = "e" * 64
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-writer, stations = load("outbox_writer"), load("sync_station")
-
-
-@pytest.fixture(scope="module")
-def key() -> PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    return PrivateKey(Ed25519PrivateKey.generate())
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return stations.Authority(tmp_path_factory.mktemp("ca"))
-
-
-@pytest.fixture
-def station(authority: Any, key: PrivateKey) -> Iterator[Any]:
-    opened = stations.Station(authority, key)
-    yield opened
-    opened.close()
-
-
-class Side:
-    """A device: its outbox, its health, and clients for it."""
-
-    def __init__(self, folder: Path, station: Any, key: PublicKey) -> None:
-        self.folder, self.station, self.key = folder, station, key
-        self.outbox = Outbox(folder / "outbox.db", "drone-1")
-        self.health = Health(camera="c", detector="d", provider="cpu", encoder_id=ENCODER)
-        self.sets: list[QuerySet] = []
-        self.clients: list[SyncClient] = []
-
-    def carrier(self, port: int | None = None) -> HttpsCarrier:
-        return HttpsCarrier(
-            f"127.0.0.1:{port or self.station.port}", self.station.authority.pem, stations.TOKEN
-        )
-
-    def client(self, port: int | None = None) -> SyncClient:
-        """A started one."""
-        client = SyncClient(
-            self.outbox,
-            self.carrier(port),
-            self.key,
-            self.folder / "queries.json",
-            encoder_id=ENCODER,
-            on_queries=self.sets.append,
-            health=self.health,
-            facts=lambda: {"free_bytes": 7},
-        )
-        self.clients.append(client)
-        client.start()
-        return client
-
-    def put(self, numbers: range) -> None:
-        for number in numbers:
-            self.outbox.put(writer.hit(number), writer.jpeg(number))
-
-    def close(self) -> None:
-        for client in self.clients:
-            client.close()
-        self.outbox.close()
-
-
-@pytest.fixture
-def side(tmp_path: Path, station: Any, key: PrivateKey) -> Iterator[Side]:
-    opened = Side(tmp_path, station, key.public)
-    yield opened
-    opened.close()
-
-
-def until(done: Callable[[], bool], timeout_s: float = 10.0) -> bool:
-    end_s = time.monotonic() + timeout_s
-    while time.monotonic() < end_s:
-        if done():
-            return True
-        time.sleep(0.01)
-    return done()
+from tagclip.runtime.keys import PrivateKey
+from tagclip.runtime.sync_messages import sign
 
 
 def query(number: int, **more: Any) -> dict[str, Any]:
