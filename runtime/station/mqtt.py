@@ -12,8 +12,9 @@ import random
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tagclip.runtime.errors import CredentialError, LinkError, RefusedError, one_line
 from tagclip.runtime.station.device_api import MAX_WAIT_S, hand_in
@@ -35,11 +36,16 @@ from tagclip.runtime.sync_mqtt_wire import (
 )
 from tagclip.runtime.sync_seal import DOWN, OVERHEAD_BYTES, REFUSED, UP, Seal, pack
 
+if TYPE_CHECKING:
+    from paho.mqtt.client import MQTTMessageInfo
+
 MAX_CORRELATION = 64
 MAX_HEARD_BYTES = 32 << 20  # that wait to be answered; what comes on top is passed over, and sent again
 CONNECT_S = 15.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0
-WRITE_S = 10.0  # for an answer to be written to the broker
+MAX_UNSENT_BYTES = 16 << 20
+WRITE_S = 10.0  # for an answer to be written to the broker, when so many bytes wait for it
+TOLD_AT_ONCE = 8  # devices that wait for queries, before a hit has its turn
 COMPLAIN_EVERY_S = 60.0
 
 log = logging.getLogger(__name__)
@@ -79,7 +85,7 @@ class MqttSide:
             "tagclip-station",
             tuple(f"{ROOT}/+/{kind}" for kind in (BATCH, QUERIES)),
             self._heard,
-            lambda begun: None if begun else self._lost.set(),
+            self._begun,
             will=HELLO,
             most_bytes=MAX_BATCH_BYTES + OVERHEAD_BYTES + MAX_CORRELATION + 512,
         )
@@ -91,6 +97,7 @@ class MqttSide:
             OrderedDict()
         )  # by topic: of one device's two the newest counts
         self._inbox_bytes = 0
+        self._unsent: deque[tuple[MQTTMessageInfo, int]] = deque()  # with their bytes
         self._rung = False
         self._waiting: dict[str, _Waiting] = {}  # by device
         self._packed: tuple[int, bytes] = (0, b"")  # the newest query set as it travels
@@ -135,6 +142,11 @@ class MqttSide:
             pause_s, told = 0.0, ""
             while not self._stop.is_set() and not self._lost.wait(1.0):
                 pass
+
+    def _begun(self, begun: bool) -> None:
+        self._unsent.clear()
+        if not begun:
+            self._lost.set()
 
     def _heard(self, message: Heard) -> None:
         """By the wire's thread: put it where `_answer` finds it, or pass it over."""
@@ -217,12 +229,19 @@ class MqttSide:
         revision, document = self._station.queries.current()
         if self._packed[0] != revision:
             self._packed = revision, pack(document)
+        now_s, told = time.monotonic(), 0
         for device, each in list(self._waiting.items()):
-            if revision > each.revision:
-                del self._waiting[device]
+            newer = revision > each.revision
+            if not newer and each.end_s > now_s:
+                continue
+            if told == TOLD_AT_ONCE:
+                self._rung = True  # the others after what came meanwhile
+                return
+            told += 1
+            del self._waiting[device]
+            if newer:
                 self._send(each.heard, each.seal, 200, self._packed[1], packed=True)
-            elif each.end_s <= time.monotonic():
-                del self._waiting[device]
+            else:
                 self._send(each.heard, each.seal, 204, b"")
 
     def _send(
@@ -240,15 +259,26 @@ class MqttSide:
         self._publish(asked, REFUSED + one_line(reason)[:199].encode("utf-8"))
 
     def _publish(self, asked: Heard, data: bytes) -> None:
-        info = self._wire.publish(asked.answer_to, data, correlation=asked.correlation)
+        self._unsent.append(
+            (self._wire.publish(asked.answer_to, data, correlation=asked.correlation), len(data))
+        )
         try:
-            # So that a broker that does not read holds up the station, and does not fill its memory.
-            info.wait_for_publish(WRITE_S)
-        except (RuntimeError, ValueError) as error:
+            # A broker that does not read holds up the station, and does not fill its memory.
+            while self._unsent and (
+                self._unsent[0][0].is_published() or sum(size for _, size in self._unsent) > MAX_UNSENT_BYTES
+            ):
+                info, _ = self._unsent[0]
+                info.wait_for_publish(WRITE_S)
+                if not info.is_published():
+                    self._wire.drop()
+                    raise LinkError(f"broker {self._wire.address} does not take what it is sent")
+                self._unsent.popleft()
+        except (
+            RuntimeError,
+            ValueError,
+            IndexError,
+        ) as error:  # the connection ended, and with it what was unsent
             raise LinkError(f"broker {self._wire.address}: {error}") from error
-        if not info.is_published():
-            self._wire.drop()
-            raise LinkError(f"broker {self._wire.address} does not take what it is sent")
 
     def _complain(self, text: str, *values: str) -> None:
         """To the log, once a minute: anybody who may publish could fill it."""
