@@ -17,8 +17,10 @@ pytest.importorskip("lightning_fabric")
 
 from tagclip.train.attributes import GROUPS
 from tagclip.train.batches import Batch, Labels
+from tagclip.train.checkpoint import read_tensors
 from tagclip.train.config import Config, TrainConfig
 from tagclip.train.engine import Engine
+from tagclip.train.loop import Run
 from tagclip.train.model import TagClip
 from tagclip.train.objective import encode_pairs, weighted_losses
 from tagclip.train.step import backward, still_statistics
@@ -147,21 +149,24 @@ import torch
 torch.set_num_threads(1)
 from tagclip.train.config import Config
 from tagclip.train.loop import Run
-config, data, out = Config.from_json(json.loads(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3])
-run = Run(config, data, out, lambda *_: None)
-for stage in run.model.image.stem:
-    stage.norm = torch.nn.Identity()
-run.go()
-print(json.dumps([run.engine.world, run.engine.rank]))
+data = Path(sys.argv[1])
+for config, out in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
+    run = Run(Config.from_json(json.loads(config)), data, Path(out), lambda *_: None)
+    for stage in run.model.image.stem:
+        stage.norm = torch.nn.Identity()
+    run.go()
+    print(json.dumps([run.engine.world, run.engine.rank]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("micro_batch", [0, 4])
 def test_two_processes_have_the_curve_of_one(
-    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path, micro_batch: int
+    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
 ) -> None:
-    """Real processes started by torchrun, gloo over loopback; a model without batch norm (docs/training.md)."""
+    """Real processes started by torchrun, gloo over loopback, in whole batches and in micro batches.
+
+    A model without batch norm (docs/training.md).
+    """
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     train = {
@@ -174,25 +179,33 @@ def test_two_processes_have_the_curve_of_one(
         "weight_id": 0.2,
     }
     train |= {"precision": "fp32", "accelerator": "cpu", "cross_caption": 0.3, "augment": "light"}
-    curves, weights = [], []
-    for name, processes, extra in (("one", 1, {}), ("two", 2, {"micro_batch": micro_batch})):
-        config = json.dumps({"name": "toy", "model": toy_model, "train": train | extra})
-        start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command = [sys.executable, *(start if processes > 1 else []), str(script), config, str(toy_data)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        result = subprocess.run(
-            [*command, str(tmp_path / name)], capture_output=True, text=True, timeout=180, env=environment
-        )
-        assert result.returncode == 0, result.stderr
-        assert f"[{processes}, {processes - 1}]" in result.stdout
-        history = json.loads((tmp_path / name / "metrics.json").read_text())["history"]
-        curves.append([[row[key] for key in ("n_itc", "r_itc", "view", "ortho", "id")] for row in history])
-        from tagclip.train.checkpoint import read_tensors
+    values = {"name": "toy", "model": toy_model, "train": train}
+    alone = Run(Config.from_json(values), toy_data, tmp_path / "one", lambda *_: None)
+    for stage in alone.model.image.stem:
+        stage.norm = torch.nn.Identity()
+    alone.go()
 
-        weights.append(read_tensors(tmp_path / name / "last.safetensors"))
-    np.testing.assert_allclose(curves[1], curves[0], rtol=1e-4, atol=1e-4)
-    for name, tensor in weights[0].items():
-        if name.startswith("model."):
-            torch.testing.assert_close(
-                weights[1][name].float(), tensor.float(), rtol=1e-2, atol=1e-3, msg=name
-            )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [str(script), str(toy_data)]
+    for micro_batch in (0, 4):
+        split = values | {"train": train | {"micro_batch": micro_batch}}
+        command += [json.dumps(split), str(tmp_path / f"two-{micro_batch}")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("[2, 0]") == result.stdout.count("[2, 1]") == 2
+
+    def ended(name: str) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
+        history = json.loads((tmp_path / name / "metrics.json").read_text())["history"]
+        curve = [[row[key] for key in ("n_itc", "r_itc", "view", "ortho", "id")] for row in history]
+        return curve, read_tensors(tmp_path / name / "last.safetensors")
+
+    curve, weights = ended("one")
+    for name in ("two-0", "two-4"):
+        other_curve, other_weights = ended(name)
+        np.testing.assert_allclose(other_curve, curve, rtol=1e-4, atol=1e-4, err_msg=name)
+        for key, tensor in weights.items():
+            if key.startswith("model."):
+                torch.testing.assert_close(
+                    other_weights[key].float(), tensor.float(), rtol=1e-2, atol=1e-3, msg=f"{name}: {key}"
+                )

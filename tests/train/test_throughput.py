@@ -14,9 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("open_clip")
 
+from tagclip.runtime.cli import run
 from tagclip.train.config import Config
 from tagclip.train.engine import Engine
-from tagclip.train.throughput import _flops, matmul_tflops, our_step
+from tagclip.train.throughput import _flops, main, matmul_tflops, our_step
 
 
 def make(toy_model: dict[str, Any], **train: Any) -> Config:
@@ -48,17 +49,14 @@ def test_peak_is_positive() -> None:
 def test_command(toy_model: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "toy.yaml").write_text(json.dumps(make(toy_model, batch=2).to_json()))
     command = [sys.executable, "-m", "tagclip.train.throughput", str(tmp_path / "toy.yaml")]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command, "--steps", "1", "--rounds", "1", *more],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
-
-    result = run("--against", "ViT-B-32-quickgelu", "--peak-tflops", "2", "--json")
+    command += ["--steps", "1", "--rounds", "1"]
+    result = subprocess.run(
+        [*command, "--against", "ViT-B-32-quickgelu", "--peak-tflops", "2", "--json"],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert result.returncode == 0, result.stderr
     found = json.loads(result.stdout)
     ours, theirs = found["ours"], found["theirs"]
@@ -68,7 +66,13 @@ def test_command(toy_model: dict[str, Any], tmp_path: Path) -> None:
     # ViT-B/32: 4.41 G multiply-adds an image, 2.98 a text of 77 tokens (open_clip's own profile); two operations
     # each, three passes, two pairs, less what its fused attention hides from the counter.
     assert theirs["tflop_per_step"] == pytest.approx(2 * 3 * 2 * (4.41 + 2.98) / 1000, rel=0.1)
-    refused = run("--against", "ViT-nope")
-    assert refused.returncode == 1 and refused.stderr.splitlines()[-1].startswith(
-        "error: --against: expected a model"
-    )
+
+
+def test_a_model_that_open_clip_has_not(
+    toy_model: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text(json.dumps(make(toy_model, batch=2).to_json()))
+    with pytest.raises(SystemExit) as ended:
+        run(main, "python -m tagclip.train.throughput", [str(tmp_path / "toy.yaml"), "--against", "ViT-nope"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: --against: expected a model")
