@@ -152,8 +152,12 @@ class StationLink(AbstractContextManager["StationLink"]):
         if self._store is None:
             pictures: dict[str, bytes | None] = dict.fromkeys(track_ids)
         else:
-            with TrackStore(self._store, read_only=True, keys=self._keys) as store:
-                pictures = {name: _picture(store, name) for name in track_ids}
+            try:
+                with TrackStore(self._store, read_only=True, keys=self._keys) as store:
+                    pictures = {name: _picture(store, name) for name in track_ids}
+            except (StoreError, KeyFileError) as error:  # the station names them again
+                log.warning("pictures that the station wants cannot be read: %s", error)
+                return
         with self._said():
             for name, jpeg in pictures.items():
                 self.outbox.put_thumbnail(name, jpeg)

@@ -67,7 +67,7 @@ def candidates(
     found = vectors.search(vector, yardstick.background.encoder_id, Where(views=views), wanted)
     judge = Judge(vector[None], yardstick.background, yardstick.typical)
     known = yardstick.background.people_per_hour
-    cameras = {}
+    cameras: dict[tuple[str, str], dict[str, Any]] = {}
     for device, camera, people, first_s, last_s in tracks.cameras():
         rate = people_per_hour(people, max(last_s - first_s, 0.0) / HOUR_S, known)
         cameras[device, camera] = {
@@ -85,8 +85,8 @@ def candidates(
     records, rows, unjudged = tracks.shown(track_id for track_id, _ in found.tracks), [], 0
     for track_id, score in found.tracks:
         record = records.get(track_id)  # it may be deleted meanwhile, or told from a new camera
-        camera = record and cameras.get((record["device"], record["camera"]))
-        if record is None or camera is None:
+        seen_by = cameras.get((record["device"], record["camera"])) if record else None
+        if record is None or seen_by is None:
             continue
         if record["view"] not in yardstick.background.views:
             unjudged += 1
@@ -98,9 +98,9 @@ def candidates(
                 **record,
                 "score": round(score, 4),
                 "p_value": float(f"{p_value:.3g}"),
-                "false_alarms_per_hour": float(f"{p_value * camera['people_per_hour']:.3g}"),
-                "threshold": round(stick.score_at(camera["chance"], many), 4),
-                "over": p_value <= camera["chance"],
+                "false_alarms_per_hour": float(f"{p_value * seen_by['people_per_hour']:.3g}"),
+                "threshold": round(stick.score_at(seen_by["chance"], many), 4),
+                "over": p_value <= seen_by["chance"],
             }
         )
     rows.sort(key=lambda row: (row["p_value"], -row["score"], row["track_id"]))
