@@ -217,7 +217,8 @@ class Wire:
         self._wakes.close()
 
     def _open(self) -> Client:
-        from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
+        from paho.mqtt.client import Client, MQTTv5
+        from paho.mqtt.enums import CallbackAPIVersion
 
         client = Client(
             CallbackAPIVersion.VERSION2, self._client_id, protocol=MQTTv5, reconnect_on_failure=False
@@ -243,7 +244,7 @@ class Wire:
 
     def _serve(self, client: Client) -> None:
         sock = client.socket()
-        assert sock is not None
+        assert isinstance(sock, ssl.SSLSocket)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         until_s = time.monotonic() + CONNECT_S
         poll = select.poll()  # select() takes no descriptor over 1023, and a station has thousands
@@ -252,7 +253,7 @@ class Wire:
             if self._closed:
                 self._farewell(client)
                 return
-            pending = sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
+            pending = sock.pending()
             poll.register(sock, select.POLLIN | (select.POLLOUT if client.want_write() else 0))
             happened = dict(poll.poll(0 if pending else 1000))
             if self._woken.fileno() in happened:
@@ -320,7 +321,7 @@ def _properties(packet: str) -> Any:
     from paho.mqtt.packettypes import PacketTypes
     from paho.mqtt.properties import Properties
 
-    return Properties(getattr(PacketTypes, packet))
+    return Properties(getattr(PacketTypes, packet))  # type: ignore[no-untyped-call]
 
 
 def _reason(error: Exception) -> str:

@@ -118,8 +118,8 @@ def measure(
             for each in work:
                 each.result()
             pool.shutdown()
-            for carrier in carriers:
-                carrier.close()
+            for each_carrier in carriers:
+                each_carrier.close()
         station.close()
     return {"armed": armed, "handed_in": handed_in, "all": [took_s]}
 
