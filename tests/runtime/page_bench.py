@@ -51,7 +51,7 @@ def measure(hits: int, devices: int, times: int) -> dict[str, list[float]]:
             browsers.log_in(page, "root", worlds.PASSWORD)
             for _ in range(times):
                 page.goto("/hits?review=all", wait_until="load")
-                page.wait_for_function(PAINT)
+                browsers.until(page, PAINT)
                 found["paint"].append(page.evaluate(PAINT))
             choices = [("device", "drone-2"), ("device", ""), ("review", "confirmed"), ("review", "all")]
             choices += [("query", query), ("query", "")]

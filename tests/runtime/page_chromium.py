@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_S = 120.0  # with a machine that has much else to do
 SIZE = {"width": 1180, "height": 740}
 
 
@@ -34,7 +36,7 @@ def visit(browser: Any, port: int, **options: Any) -> Iterator[Any]:
         **{"ignore_https_errors": True, "viewport": SIZE, "base_url": f"https://127.0.0.1:{port}", **options}
     )
     page, errors = context.new_page(), []
-    page.set_default_timeout(120_000)  # of a machine with much else to do
+    page.set_default_timeout(1000 * PATIENCE_S)
     page.on("pageerror", lambda error: errors.append(str(error)))
     try:
         yield page
@@ -43,10 +45,18 @@ def visit(browser: Any, port: int, **options: Any) -> Iterator[Any]:
     assert not errors, errors
 
 
+def until(page: Any, expression: str) -> None:
+    """Wait until an expression is true; playwright's own way evaluates text in the page, which its policy forbids."""
+    end_s = time.monotonic() + PATIENCE_S
+    while not page.evaluate(expression):
+        assert time.monotonic() < end_s, expression
+        page.wait_for_timeout(50)
+
+
 def log_in(page: Any, name: str, password: str) -> None:
     """As a person does it, with the keyboard."""
     page.goto("/login")
-    page.wait_for_function("document.activeElement.id === 'name'")
+    until(page, "document.activeElement.id === 'name'")
     page.keyboard.type(name)
     page.keyboard.press("Tab")
     page.keyboard.type(password)

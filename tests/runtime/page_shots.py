@@ -71,7 +71,7 @@ def one(world: worlds.World, page: Any, camera: Camera) -> None:
     world.take("drone-2", world.hit("drone-2", query, worlds.TEXTS[0], frame=0), now_s=0.0)
     page.goto("/hits")
     page.keyboard.press("j")
-    page.wait_for_function("document.querySelector('#pane .picture img')?.naturalWidth > 20")
+    browsers.until(page, "document.querySelector('#pane .picture img')?.naturalWidth > 20")
     camera.take("hits-one")
 
 
@@ -85,7 +85,7 @@ def many(world: worlds.World, page: Any, camera: Camera, hits: int) -> None:
     for key in "jjj":
         page.keyboard.press(key)
         page.wait_for_timeout(300)
-    page.wait_for_function("document.querySelector('#pane .picture img')?.naturalWidth > 20")
+    browsers.until(page, "document.querySelector('#pane .picture img')?.naturalWidth > 20")
     page.keyboard.press("c")
     page.wait_for_selector("#pane .mark.confirmed")
     page.wait_for_selector(".toast")

@@ -110,7 +110,7 @@ def test_from_a_query_to_a_confirmed_hit_by_keyboard(
 
         page.keyboard.press("j")
         page.wait_for_selector(f"#pane .hit[data-id='{hit['id']}'] .picture img")
-        page.wait_for_function("document.querySelector('#pane .picture img').naturalWidth > 20")
+        browsers.until(page, "document.querySelector('#pane .picture img').naturalWidth > 20")
         page.keyboard.press("c")
         page.wait_for_selector("#pane .mark.confirmed")
         page.wait_for_selector(".toast:has-text('Confirmed.')")
@@ -148,7 +148,7 @@ def test_what_the_operator_looks_at_does_not_move(
             page.keyboard.press("j")
         page.wait_for_selector("#pane .hit")
         chosen = page.locator(".row[aria-current=true]")
-        page.wait_for_function("document.activeElement.matches('.row[aria-current=true]')")
+        browsers.until(page, "document.activeElement.matches('.row[aria-current=true]')")
         before, shown = chosen.bounding_box(), page.get_attribute("#pane .hit", "data-id")
         new = world.hit(device.name, query, "somebody in blue")
         device.report(new)
@@ -159,7 +159,7 @@ def test_what_the_operator_looks_at_does_not_move(
         assert page.locator("#rows li").first.get_attribute("data-id") == new["id"]
         # The rest comes as she goes down.
         page.locator("#rows li").nth(50).scroll_into_view_if_needed()
-        page.wait_for_function("document.querySelectorAll('#rows li').length === 61")
+        browsers.until(page, "document.querySelectorAll('#rows li').length === 61")
 
 
 def test_a_lost_link_is_said_and_nothing_seems_saved(
