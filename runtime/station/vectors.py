@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +119,8 @@ class LocalVectors:
     def _stored(self, places: NDArray[np.int64]) -> dict[int, Floats]:
         return {place: unit(codes) for place, codes in self._rows("place, vector", places.tolist())}
 
-    def _rows(self, columns: str, places: Sequence[int]) -> list[tuple[int, bytes]]:
-        found = []
+    def _rows(self, columns: str, places: Sequence[int]) -> list[Any]:
+        found: list[Any] = []
         with self._database.read() as connection:
             for start in range(0, len(places), SOME):
                 part = places[start : start + SOME]
