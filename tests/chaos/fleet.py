@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 from chaos.child import Child
@@ -31,6 +32,9 @@ class Device:
         self.maybe: set[int] = set()
         self.resent = 0
         self._folder, self._first, self._left = folder, number * BLOCK, count
+        self._lock = (
+            threading.Lock()
+        )  # of what is counted: one may kill it while another asks whether it is done
         self._every_s, self._within, self._more = every_s, within, more
         self.start()
 
@@ -39,17 +43,22 @@ class Device:
         command = ["-m", "chaos.device", self._folder, self._first, self._left, self._every_s, *self._more]
         log = self._folder.with_name(self._folder.name + ".log")
         self.child = Child(command, "ready", self._within, log)
+        self._counted = False
 
     def ended(self) -> None:
         """Its process is no more: what it said counts."""
         self.child.kill()
-        said = [line.split() for line in self.child.lines if line.startswith("put ")]
-        numbers = [int(words[1]) for words in said]
-        self.put.update(numbers)
-        self.resent += int(said[-1][2]) if said else 0
-        self.maybe.add(self._first + len(numbers))
-        self._first += len(numbers) + 1
-        self._left -= len(numbers)
+        with self._lock:
+            if self._counted:
+                return
+            said = [line.split() for line in self.child.lines if line.startswith("put ")]
+            numbers = [int(words[1]) for words in said]
+            self.put.update(numbers)
+            self.resent += int(said[-1][2]) if said else 0
+            self.maybe.add(self._first + len(numbers))
+            self._first += len(numbers) + 1
+            self._left -= len(numbers)
+            self._counted = True
 
     def again(self) -> None:
         """End it if it runs, and start it anew."""
@@ -66,7 +75,9 @@ class Device:
 
     def done(self) -> bool:
         """Whether it has put all of its hits."""
-        return sum(line.startswith("put ") for line in self.child.lines) >= self._left
+        with self._lock:
+            said = 0 if self._counted else sum(line.startswith("put ") for line in self.child.lines)
+            return said >= self._left
 
     def drained(self, timeout_s: float) -> bool:
         """Until the station has all that it put."""

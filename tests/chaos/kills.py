@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,9 @@ def chaos(
         folders = make_known(data, [f"drone-{n}" for n in range(devices)], folder)
         if broker:
             broker.know_devices()
-        each, fleet = hits // devices, []
+        count_each, fleet = hits // devices, []
         for n, place in enumerate(folders):
-            fleet.append(Device(place, n + 1, each, seconds / each, wire.within(n)))
+            fleet.append(Device(place, n + 1, count_each, seconds / count_each, wire.within(n)))
             ends.callback(fleet[n].close)
 
         def shift_weather() -> None:
@@ -75,24 +76,29 @@ def chaos(
                 wire.weather[rng.randrange(devices)] = any_weather(rng)
                 killed["weather"] += 1
 
-        weather = threading.Thread(target=shift_weather)
-        weather.start()
-        ends.callback(over.set)
+        def kill(kind: str, parts: list[Any], life_s: tuple[float, float]) -> None:
+            """Each in its time, and one at least."""
+            ends_s = [time.monotonic() + rng.uniform(*life_s) for _ in parts]
+            while not over.wait(0.02) or not killed[kind]:
+                for n, part in enumerate(parts):
+                    if time.monotonic() > ends_s[n] or over.is_set() and not killed[kind]:
+                        part.again()
+                        killed[kind] += 1
+                        ends_s[n] = time.monotonic() + rng.uniform(*life_s)
+
         begun_s = time.monotonic()
-        parts: list[tuple[str, Any, tuple[float, float]]] = [("station", ground, station_s)]
-        parts += [("broker", broker, station_s)] if broker else []
-        parts += [("device", device, device_s) for device in fleet]
-        ends_s = [begun_s + rng.uniform(*life_s) for _, _, life_s in parts]
-        while not all(device.done() for device in fleet):
-            time.sleep(0.02)
-            for n, (kind, part, life_s) in enumerate(parts):
-                if time.monotonic() > ends_s[n]:
-                    part.again()
-                    killed[kind] += 1
-                    ends_s[n] = time.monotonic() + rng.uniform(*life_s)
+        with ThreadPoolExecutor(4) as pool:
+            work = [pool.submit(shift_weather), pool.submit(kill, "station", [ground], station_s)]
+            work += [pool.submit(kill, "device", fleet, device_s)]
+            work += [pool.submit(kill, "broker", [broker], station_s)] if broker else []
+            try:
+                while not all(device.done() for device in fleet) and not any(each.done() for each in work):
+                    time.sleep(0.05)
+            finally:
+                over.set()
+        for each in work:
+            each.result()
         chaos_s = time.monotonic() - begun_s
-        over.set()
-        weather.join()
         wire.weather[:] = [FAIR] * devices
         drained = all([device.drained(DRAIN_S) for device in fleet])
         for device in fleet:
