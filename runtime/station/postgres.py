@@ -142,10 +142,12 @@ class PostgresConnection:
         raw, self._raw = self._raw, None
         self._prepared.clear()
         if raw is not None:
-            try:
-                raw.close()
-            except Exception:  # pg8000 raises what the socket does, and then some
-                pass
+            file = raw._sock
+            for close in (raw.close, file.close):  # a lost one pg8000 leaves half open
+                try:
+                    close()
+                except Exception:  # it raises what the socket does, and then some
+                    pass
 
     def _begin(self) -> PostgresRows:
         self._begun = False

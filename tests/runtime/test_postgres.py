@@ -61,7 +61,7 @@ def hit(number: int, **changes: Any) -> dict[str, Any]:
         "track_id": uuid_of(1000 + number), "camera": "gate", "view": "ground", "encoder_id": "toy", "score": 0.1,
         "p_value": 0.01, "false_alarms_per_hour": 0.2, "threshold": 0.4, "start_s": 1000.0, "end_s": 1002.0,
         "best_s": 1001.3 + number, "frame": 7, "box_xywh_px": [1.0, 2.0, 30.0, 60.0], "frame_px": [640, 480],
-        "place": {"latitude_deg": 50.1 + number, "longitude_deg": 8.7, "error_m": 3.5} if number % 2 else None,
+        "place": {"latitude_deg": 50.1 + number % 20, "longitude_deg": 8.7, "error_m": 3.5} if number % 2 else None,
         "crops": 3, "review": "unreviewed",
     } | changes  # fmt: skip
 
