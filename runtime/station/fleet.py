@@ -28,7 +28,7 @@ from tagclip.runtime.errors import MachineError, SyncError
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.station.server import TLS_BUFFER_BYTES
-from tagclip.runtime.station.station import RECORDS, TLS, open_records
+from tagclip.runtime.station.station import TLS, open_records
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.sync_messages import HIT, Message
 
@@ -65,9 +65,9 @@ def measure(devices: int, seconds: float, every_s: float) -> Found:
     found = Found()
     with tempfile.TemporaryDirectory() as place:
         data = Path(place) / "station"
+        tokens = _enrol(data, devices)  # before it starts: a thousand transactions would keep it from its own
         port, process = _start(data)
         try:
-            tokens = _enrol(data, devices)
             # asyncio keeps 256 KiB for every TLS connection, half a gigabyte for a thousand devices.
             sslproto.SSLProtocol.max_size = TLS_BUFFER_BYTES
             context = ssl.create_default_context(cafile=str(data / TLS / "ca.pem"))
@@ -96,7 +96,7 @@ def _start(data: Path) -> tuple[int, subprocess.Popen[bytes]]:
     end_s = time.monotonic() + START_S
     while time.monotonic() < end_s and process.poll() is None:
         with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0 and (data / RECORDS).exists():
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return port, process
         time.sleep(0.1)
     process.kill()
