@@ -12,6 +12,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_S = 120.0  # with a machine that has much else to do
 SIZE = {"width": 1180, "height": 740}
 
+# Every line that the page says at its bottom, for they go by themselves, and a busy machine would miss them.
+SAID = """window.said = [];
+document.addEventListener("DOMContentLoaded", () => new MutationObserver((changes) => {
+  for (const change of changes) for (const line of change.addedNodes) said.push(line.textContent);
+}).observe(document.getElementById("toasts"), { childList: true }));"""
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -37,6 +43,7 @@ def visit(browser: Any, port: int, **options: Any) -> Iterator[Any]:
     )
     page, errors = context.new_page(), []
     page.set_default_timeout(1000 * PATIENCE_S)
+    page.add_init_script(SAID)
     page.on("pageerror", lambda error: errors.append(str(error)))
     try:
         yield page
@@ -51,6 +58,11 @@ def until(page: Any, expression: str) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end_s, expression
         page.wait_for_timeout(50)
+
+
+def said(page: Any, text: str) -> None:
+    """Wait until the page has said `text` at its bottom."""
+    until(page, f"said.some((line) => line.includes('{text}'))")
 
 
 def log_in(page: Any, name: str, password: str) -> None:

@@ -88,7 +88,7 @@ def many(world: worlds.World, page: Any, camera: Camera, hits: int) -> None:
     browsers.until(page, "document.querySelector('#pane .picture img')?.naturalWidth > 20")
     page.keyboard.press("c")
     page.wait_for_selector("#pane .mark.confirmed")
-    page.wait_for_selector(".toast")
+    browsers.said(page, "Confirmed.")
     camera.take("hits")
     page.context.set_offline(True)
     page.keyboard.press("j")

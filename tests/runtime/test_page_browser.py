@@ -113,15 +113,15 @@ def test_from_a_query_to_a_confirmed_hit_by_keyboard(
         browsers.until(page, "document.querySelector('#pane .picture img').naturalWidth > 20")
         page.keyboard.press("c")
         page.wait_for_selector("#pane .mark.confirmed")
-        page.wait_for_selector(".toast:has-text('Confirmed.')")
+        browsers.said(page, "Confirmed.")
         assert review(world, hit["id"]) == "confirmed"
         assert page.is_visible(f"li[data-id='{hit['id']}']")  # it does not vanish under the hand
         page.keyboard.press("u")
-        page.wait_for_selector(".toast:has-text('Undone.')")
+        browsers.said(page, "Undone.")
         page.wait_for_selector("#pane .mark.unreviewed")
         assert review(world, hit["id"]) == "unreviewed"
         page.keyboard.press("r")
-        page.wait_for_selector(".toast:has-text('Rejected.')")
+        browsers.said(page, "Rejected.")
         assert review(world, hit["id"]) == "rejected"
         page.keyboard.press("?")
         page.wait_for_selector("#keys[open]")
@@ -175,7 +175,7 @@ def test_a_lost_link_is_said_and_nothing_seems_saved(
         page.wait_for_selector("#pane .hit")
         page.context.set_offline(True)
         page.keyboard.press("c")
-        page.wait_for_selector(".toast.bad:has-text('Not saved')")
+        browsers.said(page, "Not saved")
         page.wait_for_selector("#offline:has-text('out of reach since')")
         page.wait_for_selector("#pane .mark.unreviewed")
         assert review(world, hit["id"]) == "unreviewed"
@@ -287,7 +287,7 @@ def test_axe_finds_no_serious_fault(world: Any, port: int, chromium: Any, device
         page.keyboard.press("j")
         page.wait_for_selector("#pane .hit")
         page.keyboard.press("c")
-        page.wait_for_selector(".toast")
+        browsers.said(page, "Confirmed.")
         look("a chosen hit")
         page.keyboard.press("?")
         look("keys")
