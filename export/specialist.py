@@ -13,22 +13,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tagclip.train.clip import ClipImage
 from tagclip.train.model import TagClip, unit
 from tagclip.train.moe import DenseMoe, FixedMoe, replace_moe
-from tagclip.train.towers import ConvBlock, ConvStage, ImageTower, WordTable
+from tagclip.train.towers import ImageTower, WordTable
 
 
-class Fused(nn.Module):
-    """A ConvStage or ConvBlock with its batch norm folded into the convolution."""
-
-    def __init__(self, layer: nn.Module):
-        super().__init__()
-        assert isinstance(layer, (ConvStage, ConvBlock))
-        self.residual = isinstance(layer, ConvBlock)
-        self.conv = fuse_conv_bn_eval(layer.conv, layer.norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> what the layer gives."""
-        y = self.conv(x)
-        return F.relu(x + y if self.residual else y)
+def fold_norms(stem: nn.Module) -> None:
+    """Fold each batch norm into the convolution before it; only what it did after that, its activation, stays."""
+    convolution = ""
+    for name, module in list(stem.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(stem.get_submodule(convolution), module)
+            stem.set_submodule(convolution, fused)
+            stem.set_submodule(name, getattr(module, "act", nn.Identity()))  # timm's norms activate
 
 
 class ImageSpecialist(nn.Module):
@@ -43,7 +40,7 @@ class ImageSpecialist(nn.Module):
         super().__init__()
         self.tower = copy.deepcopy(tower).eval()
         if isinstance(self.tower, ImageTower):
-            self.tower.stem = nn.Sequential(*(Fused(layer) for layer in self.tower.stem))
+            fold_norms(self.tower.stem)
             blocks = self.tower.blocks
         else:
             blocks = self.tower.resblocks

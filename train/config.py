@@ -8,143 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tagclip.runtime.errors import ConfigError
+from tagclip.train.config_model import BACKBONE_LAYERS, require
+from tagclip.train.config_model import ModelConfig as ModelConfig
 
-_SMALL_TOWERS = (
-    *("stem", "stem_blocks", "layers", "heads", "mlp_ratio"),
-    *("text_width", "text_layers", "text_heads", "context_length", "embedding_dim", "word_vectors"),
-)
 # The orthogonal loss (eq. 10): cosine that is allowed, weight. The paper prints alpha 0.1 and no weight.
 _ORTHO = {"paper": (0.1, 1.0), "released": (0.001, 100.0)}
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """Shape of the model.
-
-    Attributes:
-        height_px, width_px: size of the crops that go in.
-        stem: channels after each convolution stage of stride 2; the last is the width of the transformer.
-        stem_blocks: residual convolutions after each stage; empty for none anywhere.
-        layers, heads: of the image transformer.
-        mlp_ratio: hidden size of a feed-forward network over the width.
-        moe_layers: blocks whose feed-forward network is an HR-MoE, 0-based.
-        experts: experts of each; the first is aerial only, the last ground only, the rest are shared.
-        selected: how many of its view's experts a token keeps (Top-K); at most experts - 1.
-        text_width, text_layers, text_heads: the text transformer.
-        context_length: tokens of a description.
-        embedding_dim: of the common space.
-        word_vectors: "minilm" has frozen vectors from all-MiniLM-L6-v2 (see words.py), "none" learns a table.
-        clip: name of an open_clip model, such as "ViT-B-16-quickgelu", whose towers are taken; empty for the small
-            towers. With a name, what describes the small towers (stem to mlp_ratio, text_width to word_vectors) must
-            be left at its default. Plain CLIP is `moe_layers: []`.
-        normalise: mean and deviation of the pixels that go into an open_clip tower: "clip" its own, "imagenet" as
-            TAG-CLIP. The small towers scale to -1..1 in any case.
-        text_dropout: of the attention of an open_clip text tower, in training (the release: 0.05).
-        router: "view" is the HR-MoE. "token" is the vanilla mixture: each token weighs all experts, `selected` may be
-            `experts`, there are no groups and no view token, and the view and orthogonal losses are 0.
-        router_noise: adds the release's noise N(0, 0.01^2) to the token router's logits in training.
-        gumbel: in training draws the view that routes with Gumbel noise, as the release. Evaluation always takes the
-            arg max; the release draws there too, which makes its vectors differ from run to run.
-        tse_ratio: share of the tokens that token selection keeps, 0..1; 0 for no TSE (the paper: 0.3).
-        tse_dim: length of the local feature.
-    """
-
-    height_px: int = 128
-    width_px: int = 64
-    stem: tuple[int, ...] = (32, 64, 128, 192)
-    stem_blocks: tuple[int, ...] = ()
-    layers: int = 4
-    heads: int = 6
-    mlp_ratio: float = 2.0
-    moe_layers: tuple[int, ...] = (1, 2)
-    experts: int = 4
-    selected: int = 3
-    text_width: int = 128
-    text_layers: int = 2
-    text_heads: int = 4
-    context_length: int = 80
-    embedding_dim: int = 128
-    word_vectors: str = "minilm"
-    clip: str = ""
-    normalise: str = "clip"
-    text_dropout: float = 0.0
-    router: str = "view"
-    router_noise: bool = False
-    gumbel: bool = False
-    tse_ratio: float = 0.0
-    tse_dim: int = 1024
-
-    def __post_init__(self) -> None:
-        self._check_mixture()
-        _require(0 <= self.tse_ratio <= 1, f"model.tse_ratio must lie in 0..1, found {self.tse_ratio}")
-        _require(
-            self.tse_dim >= 2 and self.tse_dim % 2 == 0,
-            f"model.tse_dim must be even and at least 2, found {self.tse_dim}",
-        )
-        _require(
-            self.normalise in ("clip", "imagenet"),
-            f"model.normalise must be clip or imagenet, found {self.normalise!r}",
-        )
-        _require(
-            0 <= self.text_dropout < 1, f"model.text_dropout must lie in 0..1, found {self.text_dropout}"
-        )
-        if self.clip:
-            self._refuse(_SMALL_TOWERS, f"describes the small towers, and model.clip is {self.clip!r}")
-        else:
-            self._refuse(("normalise", "text_dropout"), "is for open_clip towers, and model.clip is empty")
-            self._check_small_towers()
-
-    def _refuse(self, names: tuple[str, ...], why: str) -> None:
-        for f in dataclasses.fields(self):
-            if f.name in names:
-                _require(
-                    getattr(self, f.name) == f.default,
-                    f"model.{f.name} {why}; leave it out, found {getattr(self, f.name)!r}",
-                )
-
-    def _check_mixture(self) -> None:
-        _require(
-            self.router in ("view", "token"), f"model.router must be view or token, found {self.router!r}"
-        )
-        by_view = self.router == "view"
-        least, most = (3, self.experts - 1) if by_view else (2, self.experts)
-        _require(
-            self.experts >= least,
-            f"model.experts must be at least {least}{' (aerial, shared, ground)' if by_view else ''}, "
-            f"found {self.experts}",
-        )
-        _require(1 <= self.selected <= most, f"model.selected must lie in 1..{most}, found {self.selected}")
-        _require(
-            all(k >= 0 for k in self.moe_layers) and len(set(self.moe_layers)) == len(self.moe_layers),
-            f"model.moe_layers must be block numbers from 0, each once, found {list(self.moe_layers)}",
-        )
-
-    def _check_small_towers(self) -> None:
-        scale = 2 ** len(self.stem)
-        _require(
-            self.height_px % scale == 0 and self.width_px % scale == 0,
-            f"model.height_px and width_px must be multiples of {scale}, found {self.height_px}x{self.width_px}",
-        )
-        _require(
-            len(self.stem_blocks) in (0, len(self.stem)),
-            f"model.stem_blocks must name each of the {len(self.stem)} stages, found {list(self.stem_blocks)}",
-        )
-        _require(
-            self.stem[-1] % self.heads == 0,
-            f"model.heads must divide the width {self.stem[-1]}, found {self.heads}",
-        )
-        _require(
-            self.text_width % self.text_heads == 0,
-            f"model.text_heads must divide text_width {self.text_width}, found {self.text_heads}",
-        )
-        _require(
-            all(0 <= k < self.layers for k in self.moe_layers),
-            f"model.moe_layers must lie in 0..{self.layers - 1}, found {list(self.moe_layers)}",
-        )
-        _require(
-            self.word_vectors in ("minilm", "none"),
-            f"model.word_vectors must be minilm or none, found {self.word_vectors!r}",
-        )
 
 
 @dataclass(frozen=True)
@@ -158,6 +26,7 @@ class TrainConfig:
             of the whole batch (gradient caching, step.py).
         lr, lr_end: peak and final learning rate; linear warm-up over `warmup` epochs, then a cosine.
         lr_layer_decay: factor of the rate per transformer block, from the output down; 1 is the same rate everywhere.
+        frozen: layers of model.backbone's six, from the pixels on, that keep the weights of photographs.
         lr_new: factor of the rate of the TSE layers, which come from no pretraining (the release: 10).
         weight_decay: AdamW's, on matrices only.
         clip_norm: largest norm of the whole gradient; 0 never clips, as the paper.
@@ -196,6 +65,7 @@ class TrainConfig:
     lr_end: float = 1e-5
     warmup: float = 1.0
     lr_layer_decay: float = 1.0
+    frozen: int = 0
     lr_new: float = 1.0
     weight_decay: float = 0.05
     clip_norm: float = 1.0
@@ -226,12 +96,10 @@ class TrainConfig:
     memory_share: float = 0.5
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             self.epochs >= 1 and self.batch >= 2, "train.epochs must be at least 1 and train.batch at least 2"
         )
-        _require(
-            0 <= self.soft_targets < 1, f"train.soft_targets must lie in 0..1, found {self.soft_targets}"
-        )
+        require(0 <= self.soft_targets < 1, f"train.soft_targets must lie in 0..1, found {self.soft_targets}")
         for name, least in (
             ("captions", 1),
             ("eval_every", 1),
@@ -242,16 +110,20 @@ class TrainConfig:
             ),
         ):
             value = getattr(self, name)
-            _require(value >= least, f"train.{name} must be at least {least}, found {value}")
+            require(value >= least, f"train.{name} must be at least {least}, found {value}")
         for name in ("cross_caption", "word_dropout", "memory_share"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"train.{name} must lie in 0..1, found {value}")
-        _require(0 <= self.ema < 1, f"train.ema must be at least 0 and under 1, found {self.ema}")
-        _require(
+            require(0 <= value <= 1, f"train.{name} must lie in 0..1, found {value}")
+        require(0 <= self.ema < 1, f"train.ema must be at least 0 and under 1, found {self.ema}")
+        require(
             0 < self.lr_layer_decay <= 1,
             f"train.lr_layer_decay must be over 0 and at most 1, found {self.lr_layer_decay}",
         )
-        _require(self.lr_new > 0, f"train.lr_new must be over 0, found {self.lr_new}")
+        require(
+            0 <= self.frozen <= BACKBONE_LAYERS,
+            f"train.frozen must lie in 0..{BACKBONE_LAYERS}, found {self.frozen}",
+        )
+        require(self.lr_new > 0, f"train.lr_new must be over 0, found {self.lr_new}")
         for name, known in (
             ("precision", ("auto", "fp32", "bf16", "fp16")),
             ("accelerator", ("auto", "cpu", "cuda")),
@@ -259,29 +131,29 @@ class TrainConfig:
             ("augment", ("light", "released")),
         ):
             value = getattr(self, name)
-            _require(
+            require(
                 value in known,
                 f"train.{name} must be {', '.join(known[:-1])} or {known[-1]}, found {value!r}",
             )
         k = self.images_per_identity
-        _require(
+        require(
             self.sampler == "random" or self.batch % k == 0,
             f"train.batch must be a multiple of images_per_identity {k} for the sampler pk, found {self.batch}",
         )
-        _require(
+        require(
             not self.view_balanced or (self.batch % 2 == 0 and (self.sampler == "random" or k % 2 == 0)),
             "train.view_balanced needs an even train.batch, and an even images_per_identity for the sampler pk, "
             f"found {self.batch} and {k}",
         )
-        _require(
+        require(
             self.contrast in ("tag", "sdm", "tal"),
             f"train.contrast must be tag, sdm or tal, found {self.contrast!r}",
         )
-        _require(
+        require(
             self.ortho in ("custom", *_ORTHO),
             f"train.ortho must be paper, released or custom, found {self.ortho!r}",
         )
-        _require(
+        require(
             self.ortho == "custom"
             or (self.ortho_alpha, self.weight_ortho) == (TrainConfig.ortho_alpha, TrainConfig.weight_ortho),
             f"train.ortho_alpha and train.weight_ortho are for train.ortho: custom, found {self.ortho!r}",
@@ -302,7 +174,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _require(
+        require(
             not self.model.clip or self.train.word_dropout == 0,
             "train.word_dropout must be 0 with model.clip: CLIP has no token for an unknown word",
         )
@@ -354,11 +226,6 @@ def load_config(path: Path, overrides: list[str]) -> Config:
         except yaml.YAMLError as error:
             raise ConfigError(f"{item}: the value is not YAML: {error}") from error
     return Config.from_json(values)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ConfigError(message)
 
 
 def _build(cls: Any, values: Any, path: str) -> Any:

@@ -9,6 +9,7 @@ bundle's probe.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from tagclip.runtime.bundle_manifest import TEXT, image_tower
 from tagclip.runtime.errors import BundleError, CheckpointError, MissingExtraError
 from tagclip.runtime.probe import tower_cosine
 from tagclip.runtime.views import VIEWS
+from tagclip.train.backbone import trunk_of
 from tagclip.train.model import TagClip, unit
 from tagclip.train.moe import HrMoe, group
-from tagclip.train.towers import ConvBlock, ConvStage, ImageTower
+from tagclip.train.towers import ImageTower
+
+_TRUNK = "stem.0.0."  # how the names of a trunk's weights begin (backbone.py)
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -55,6 +59,12 @@ def load_bundle(model: TagClip, tokenizer_json: str, path: Path, crops: NDArray[
             "those of the training captions, and only the same captions give the same words"
         )
     of_views = {view: _weights(bundle, image_tower(view)) for view in VIEWS}
+    kept = trunk_of(image) is None or any(name.startswith(_TRUNK) for name in of_views[VIEWS[0]])
+    if not kept:
+        of_views = {
+            view: {name: value for name, value in weights.items() if not name.startswith("stem.")}
+            for view, weights in of_views.items()
+        }
     parts = {
         f"the graph for the view {view}": _stretched(weights, model, index)
         for index, (view, weights) in enumerate(of_views.items())
@@ -63,12 +73,18 @@ def load_bundle(model: TagClip, tokenizer_json: str, path: Path, crops: NDArray[
     for name, weights in parts.items():
         _fill(model, weights, f"{path}: {name}")
     filled = {name for weights in parts.values() for name in weights}
+    ours = {
+        f"image.{name}.{part}"
+        for name, module in image.named_modules()
+        if isinstance(module, nn.BatchNorm2d) or (name.startswith("stem") and not kept)
+        for part, _ in module.named_parameters()
+    }
     missing = sorted(
         name
         for name, _ in model.named_parameters()
         if not name.startswith(("classifier.", "attributes.", "log_scale"))
         and ".image_router." not in name
-        and ".norm." not in name
+        and name not in ours
         and name not in filled
     )
     if missing:
@@ -79,9 +95,10 @@ def load_bundle(model: TagClip, tokenizer_json: str, path: Path, crops: NDArray[
     trains = model.training
     model.eval()
     with torch.no_grad():
-        biases = {name: value for name, value in of_views[VIEWS[0]].items() if name.startswith("stem.")}
-        _unfold_norms(image.stem, biases, torch.tensor(crops))
-        _prove(model, bundle)
+        if kept:
+            biases = {name: value for name, value in of_views[VIEWS[0]].items() if name.startswith("stem.")}
+            _unfold_norms(image.stem, biases, torch.tensor(crops))
+        _prove(model, bundle, VIEWS if kept else ())
     model.train(trains)
 
 
@@ -132,10 +149,10 @@ def _weights(bundle: Bundle, tower: str) -> Weights:
 def _stretched(weights: Weights, model: TagClip, view: int) -> dict[str, Any]:
     """A view's weights under the model's names: its experts and rows of the router go where the view's own are."""
     moved: dict[str, Any] = {}
-    modules = dict(model.image.named_modules())
+    modules, parameters = dict(model.image.named_modules()), dict(model.image.named_parameters())
     for name, value in weights.items():
-        if name.startswith("stem.") and name.endswith(".bias"):
-            continue  # of a batch norm that was folded
+        if name.startswith("stem.") and name not in parameters:
+            continue  # the bias of a batch norm that was folded
         moe, _, rest = name.partition(".ffn.")
         module = modules.get(f"{moe}.ffn") if rest else None
         if isinstance(module, HrMoe):
@@ -167,21 +184,31 @@ def _fill(model: TagClip, weights: dict[str, Any], where: str) -> None:
             target[rows] = torch.tensor(value, dtype=target.dtype, device=target.device)
 
 
-def _unfold_norms(stem: nn.Sequential, biases: Weights, crops: Tensor) -> None:
+def _unfold_norms(stem: nn.Module, biases: Weights, crops: Tensor) -> None:
     """Give each batch norm the statistics of `crops`, and the scale and shift that take them back."""
-    x = crops.float().permute(0, 3, 1, 2) / 127.5 - 1
-    for k, layer in enumerate(stem):
-        assert isinstance(layer, (ConvStage, ConvBlock))
-        y = layer.conv(x)
-        variance, mean = torch.var_mean(y, (0, 2, 3), correction=0)
-        layer.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
-        layer.norm.running_var.copy_(variance)  # type: ignore[union-attr]
-        layer.norm.weight.copy_((variance + layer.norm.eps).sqrt())
-        layer.norm.bias.copy_(torch.tensor(biases[f"stem.{k}.conv.bias"]) + mean)
-        x = layer(x)
+    convolution = ""
+    waiting: list[Any] = []
+    for name, module in stem.named_modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.BatchNorm2d):  # comes after its convolution
+            bias = torch.tensor(biases[f"stem.{convolution}.bias"])
+            waiting.append(module.register_forward_pre_hook(partial(_unfold, bias)))
+    stem(crops.float().permute(0, 3, 1, 2) / 127.5 - 1)
+    for hook in waiting:
+        hook.remove()
 
 
-def _prove(model: TagClip, bundle: Bundle) -> None:
+def _unfold(bias: Tensor, norm: nn.Module, given: tuple[Tensor]) -> None:
+    assert isinstance(norm, nn.BatchNorm2d)
+    variance, mean = torch.var_mean(given[0], (0, 2, 3), correction=0)
+    norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+    norm.running_var.copy_(variance)  # type: ignore[union-attr]
+    norm.weight.copy_((variance + norm.eps).sqrt())
+    norm.bias.copy_(bias + mean)
+
+
+def _prove(model: TagClip, bundle: Bundle, views: tuple[str, ...]) -> None:
     device = next(model.parameters()).device
 
     def text(tokens: NDArray[Any]) -> NDArray[np.float32]:
@@ -189,7 +216,7 @@ def _prove(model: TagClip, bundle: Bundle) -> None:
 
     try:
         tower_cosine(bundle, bundle.manifest.towers[TEXT], text, "the model filled with it")
-        for index, view in enumerate(VIEWS):
+        for index, view in enumerate(views):
 
             def image(crops: NDArray[Any], known: int = index) -> NDArray[np.float32]:
                 given = torch.tensor(crops, device=device)

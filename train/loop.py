@@ -18,6 +18,7 @@ from tagclip.runtime.preprocess import PreprocessSpec
 from tagclip.train import journal
 from tagclip.train.attributes import GROUPS
 from tagclip.train.augment import kept_spec
+from tagclip.train.backbone import load_photographs, trunk_of
 from tagclip.train.batches import Batch, Batches
 from tagclip.train.checkpoint import write_json, write_tensors
 from tagclip.train.clip_models import context_length
@@ -87,8 +88,10 @@ class Run:
             model.text.table.load_state_dict(
                 {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
             )
-        if config.train.pretrained and not resumes:
-            self._begin_with(model, Path(config.train.pretrained))
+        if not resumes:
+            self._begin(model)
+        if (trunk := trunk_of(model)) is not None:
+            trunk.freeze(config.train.frozen)
         prepared, notes = self.engine.prepare(model)
         assert isinstance(prepared, TagClip)
         self.model, self.notes = prepared, self.notes + notes
@@ -111,7 +114,12 @@ class Run:
         self.state = Progress(world=self.engine.world, config=config.to_json())
         self.board: journal.Board | None = None
 
-    def _begin_with(self, model: TagClip, path: Path) -> None:
+    def _begin(self, model: TagClip) -> None:
+        if (trunk := trunk_of(model)) is not None:
+            load_photographs(trunk)
+        if not self.config.train.pretrained:
+            return
+        path = Path(self.config.train.pretrained)
         if self.config.model.clip:
             load_pretrained(model, path)
         else:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tagclip.train.backbone import CHANNELS, Trunk
 from tagclip.train.config import ModelConfig
 from tagclip.train.moe import VIEW, HrMoe, Mlp, Routing
 from tagclip.train.tse import Encoded, Tse, selected_count
@@ -89,7 +90,9 @@ class ConvBlock(nn.Module):
 
 
 def conv_stem(config: ModelConfig) -> nn.Sequential:
-    """Stages of stride 2, each followed by its blocks."""
+    """Stages of stride 2, each followed by its blocks; or the trunk that has seen photographs."""
+    if config.backbone:
+        return nn.Sequential(Trunk(), nn.Conv2d(CHANNELS, config.stem[-1], 1))
     layers: list[nn.Module] = []
     channels = (3, *config.stem)
     blocks = config.stem_blocks or (0,) * len(config.stem)
@@ -106,7 +109,7 @@ class ImageTower(nn.Module):
         super().__init__()
         width = config.stem[-1]
         self.stem = conv_stem(config)
-        tokens = config.height_px * config.width_px // 4 ** len(config.stem)
+        tokens = config.height_px * config.width_px // config.stride_px**2
         self.cls = nn.Parameter(torch.randn(width) * width**-0.5)
         # The view token leaves after the last HR-MoE block (as in the release); without one it never enters.
         self.last_moe = max(config.moe_layers, default=-1)
