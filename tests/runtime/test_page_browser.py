@@ -149,6 +149,8 @@ def test_what_the_operator_looks_at_does_not_move(
         page.wait_for_selector("#pane .hit")
         chosen = page.locator(".row[aria-current=true]")
         browsers.until(page, "document.activeElement.matches('.row[aria-current=true]')")
+        both = "document.activeElement.parentElement.dataset.id === document.querySelector('#pane .hit').dataset.id"
+        browsers.until(page, both)
         before, shown = chosen.bounding_box(), page.get_attribute("#pane .hit", "data-id")
         new = world.hit(device.name, query, "somebody in blue")
         device.report(new)
