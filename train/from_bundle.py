@@ -2,7 +2,8 @@
 
 So the model that ships can be trained on with a site's own pictures. Graphs are what `tagclip export` makes of a small
 model: fp32, exact experts, one graph for each view. What a graph does not hold keeps its initial values: the
-image-level router, the temperature and the classifiers of training. Afterwards the model has to give the vectors of the
+image-level router, the temperature and the classifiers of training; and, when a model on a trunk (backbone.py) begins
+with a bundle without one, the image tower's stem. Afterwards the model has to give the vectors of the
 bundle's probe.
 """
 

