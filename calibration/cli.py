@@ -88,7 +88,8 @@ def _collect(
     from tagclip.calibration.collect import of_folder, of_store, of_video, video_people
     from tagclip.runtime.detectors import detector_of, drop_still, graph_of
     from tagclip.runtime.source import VideoSource, open_source
-    from tagclip.runtime.store import TrackStore, is_store
+    from tagclip.runtime.store import TrackStore
+    from tagclip.runtime.store_form import is_store
     from tagclip.runtime.terminal import Progress
 
     if source.is_dir():

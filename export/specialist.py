@@ -23,7 +23,9 @@ def fold_norms(stem: nn.Module) -> None:
         if isinstance(module, nn.Conv2d):
             convolution = name
         elif isinstance(module, nn.BatchNorm2d):
-            fused = fuse_conv_bn_eval(stem.get_submodule(convolution), module)
+            before = stem.get_submodule(convolution)
+            assert isinstance(before, nn.Conv2d)
+            fused = fuse_conv_bn_eval(before, module)
             stem.set_submodule(convolution, fused)
             stem.set_submodule(name, getattr(module, "act", nn.Identity()))  # timm's norms activate
 

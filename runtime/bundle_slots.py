@@ -76,7 +76,8 @@ class BundleSlots:
         self.running = ""
         self.bundle: Bundle | None = None
         self.on_ready: Callable[[], None] = _nothing
-        self._key, self._document = known.key, None
+        self._key = known.key
+        self._document: Any = None
         self._lock = threading.RLock()
         self._load()
 

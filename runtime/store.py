@@ -363,7 +363,9 @@ class TrackStore:
                 new -= self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],)).rowcount
                 marks = ", ".join("?" * len(row))
                 key = self._db.execute(f"INSERT INTO tracks ({names}) VALUES ({marks})", row).lastrowid
-                picture = sealed(jpeg, row[0], self._keys)
+                track_id = row[0]
+                assert isinstance(track_id, bytes)
+                picture = sealed(jpeg, track_id, self._keys)
                 self._db.execute("INSERT INTO thumbnails VALUES (?, ?)", (key, picture))
         return new
 

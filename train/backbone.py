@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ class Trunk(nn.Sequential):
             import timm
         except ImportError as error:
             raise MissingExtraError(f"{BACKBONE} needs timm; pip install 'tagclip[train]'") from error
-        net = timm.create_model(BACKBONE, pretrained=False, bn_eps=1e-3)  # the eps of the weights
+        net: Any = timm.create_model(BACKBONE, pretrained=False, bn_eps=1e-3)  # the eps of the weights
         super().__init__(nn.Sequential(net.conv_stem, net.bn1), *net.blocks[: BACKBONE_LAYERS - 1])
 
     def train(self, mode: bool = True) -> Trunk:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ from tagclip.runtime.files import folder_atomic
 from tagclip.runtime.keys import PrivateKey
 from tagclip.runtime.probe import load_probe
 from tagclip.runtime.station.audit import record
-from tagclip.runtime.station.database import Database
+from tagclip.runtime.station.database import Connection, Database
 
 MAX_UPLOAD_BYTES = 1 << 30  # what a device takes
 MAX_UPLOADS = 4  # that are not ordered yet
@@ -236,7 +235,7 @@ class Bundles:
 
     def _insert(
         self,
-        connection: sqlite3.Connection,
+        connection: Connection,
         revision: int,
         devices: tuple[str, ...] | None,
         bundle: Ordered | None,
@@ -261,7 +260,7 @@ class Bundles:
 _Row = tuple[int, "str | None", "list[str] | None", str]
 
 
-def _orders(connection: sqlite3.Connection) -> list[_Row]:
+def _orders(connection: Connection) -> list[_Row]:
     """Revision, digest, devices and document, the newest first."""
     rows = connection.execute(
         "SELECT revision, digest, devices, document FROM bundle_orders ORDER BY revision DESC"
@@ -289,7 +288,7 @@ def _devices(orders: list[_Row], digest: str) -> list[str] | None:
     return sorted(named)
 
 
-def _next(connection: sqlite3.Connection) -> int:
+def _next(connection: Connection) -> int:
     """The next revision: the time, so that a station that was restored from a backup is not behind its devices."""
     (last,) = connection.execute("SELECT max(revision) FROM bundle_orders").fetchone()
     return max((last or 0) + 1, int(time.time()))

@@ -252,6 +252,7 @@ def _ask(what: Callable[..., _Result], *values: Any, **named: Any) -> _Result:
 
 
 def _track(row: Any) -> TrackVector:
-    *facts, latitude_deg, longitude_deg, codes = row[1:]
+    (_, id_, device, camera, view, encoder_id, *times, latitude_deg, longitude_deg, codes) = row
+    start_s, end_s, received_s = times
     place = None if latitude_deg is None else (latitude_deg, longitude_deg)
-    return TrackVector(*facts, place, unit(codes))
+    return TrackVector(id_, device, camera, view, encoder_id, start_s, end_s, received_s, place, unit(codes))

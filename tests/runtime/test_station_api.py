@@ -465,7 +465,9 @@ def test_a_renewed_certificate_is_shown_and_an_end_does_not_wait_for_those_who_w
                 return connection.getpeercert(binary_form=True) or b""
 
     with Server(station, ("127.0.0.1", 0)) as server:
-        keeper = Housekeeping(station, server, 30.0, 1 << 30, 365.0, lambda: own_identity(data / "tls", names))
+        keeper = Housekeeping(
+            station, server, 30.0, 1 << 30, 365.0, lambda: own_identity(data / "tls", names)
+        )
         before = shown(server.port)
         keeper.work()
         assert shown(server.port) == before

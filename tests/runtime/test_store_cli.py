@@ -18,9 +18,9 @@ from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import QueryError
 from tagclip.runtime.ids import uuid7
-from tagclip.runtime.vector_scan import parse_near
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import Place, StoredTrack
+from tagclip.runtime.vector_scan import parse_near
 
 COATS = {"red": (200, 30, 30), "green": (30, 150, 50), "blue": (40, 60, 200), "white": (240, 240, 240)}
 NOW_S = time.time()
