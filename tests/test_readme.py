@@ -30,6 +30,7 @@ PAGES = [
             "link",
             "operations",
             "page",
+            "reliability",
             "store",
             "tracking",
             "training",

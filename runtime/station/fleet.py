@@ -42,8 +42,8 @@ class Found:
     """What was measured.
 
     Attributes:
-        posts_s: from asking to the whole answer, of each hit.
-        acked: hits. stored: of them, those that the station has in the end.
+        posts_s: from asking to the whole answer, of each hit since all were connected.
+        acked: all hits. stored: of them, those that the station has in the end.
         station_mb: its resident memory once all are connected, and at its most.
         late: hits whose turn came while the one before was not yet answered; they were sent later.
     """
@@ -126,13 +126,20 @@ async def _live(
     """All devices at once."""
     gate, ready, stop = asyncio.Semaphore(AT_ONCE), asyncio.Event(), asyncio.Event()
 
+    lines: list[_Line] = []
+
     async def connected(token: str) -> _Line:
         async with gate:
-            return await _Line.open(port, context, token)
+            line = await _Line.open(port, context, token)
+        lines.append(line)
+        if len(lines) == 2 * len(tokens):
+            ready.set()
+        return line
 
-    async def hand_in(line: _Line, name: str) -> None:
-        await ready.wait()
-        due_s = time.monotonic() + random.uniform(0, every_s)
+    async def hand_in(token: str, name: str) -> None:
+        line = await connected(token)
+        # The station ends connections that ask nothing, so nobody waits for the others.
+        due_s = time.monotonic() + random.uniform(0, min(every_s, 5.0))
         sequence = 0
         while not await _waited(stop, due_s - time.monotonic()):
             sequence += 1
@@ -141,15 +148,16 @@ async def _live(
             ).encode()
             begun_s = time.monotonic()
             status, answer = await line.ask("POST", "/api/v1/device/messages", body)
-            found.posts_s.append(time.monotonic() - begun_s)
+            if ready.is_set():
+                found.posts_s.append(time.monotonic() - begun_s)
             if status != 200 or len(json.loads(answer)["acks"]) != 1:
                 raise SyncError(f"the station answers a hit with {status}: {answer[:200]!r}")
             found.acked += 1
             due_s += every_s * random.uniform(0.8, 1.2)
-            found.late += due_s < time.monotonic()
+            found.late += ready.is_set() and due_s < time.monotonic()
 
-    async def wait(line: _Line) -> None:
-        await ready.wait()
+    async def wait(token: str) -> None:
+        line = await connected(token)
         revision = 0
         while not stop.is_set():
             status, answer = await line.ask(
@@ -159,10 +167,10 @@ async def _live(
                 raise SyncError(f"the station answers a question for queries with {status}: {answer[:200]!r}")
             revision = int(json.loads(answer)["revision"]) if answer else revision
 
-    lines = await asyncio.gather(*(connected(token) for token in tokens * 2))
-    posts = [asyncio.create_task(hand_in(line, f"d{n}")) for n, line in enumerate(lines[: len(tokens)])]
-    waits = [asyncio.create_task(wait(line)) for line in lines[len(tokens) :]]
-    ready.set()
+    posts = [asyncio.create_task(hand_in(token, f"d{n}")) for n, token in enumerate(tokens)]
+    waits = [asyncio.create_task(wait(token)) for token in tokens]
+    while not ready.is_set() and not any(task.done() for task in (*posts, *waits)):
+        await asyncio.sleep(0.1)
     end_s, memory = time.monotonic() + seconds, [resident_mb(pid)]
     while time.monotonic() < end_s and not any(task.done() for task in (*posts, *waits)):
         await asyncio.sleep(min(0.5, seconds / 4))

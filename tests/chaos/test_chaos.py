@@ -159,7 +159,9 @@ def test_eight_hours_offline_come_home_the_most_remarkable_first(
     records.close()
     ranked = sorted(range(OFFLINE_HITS), key=lambda number: (hit(number).p_value, number))
     assert [number for number, _ in hits] == ranked
-    assert [number for number, _, _ in shown] == ranked[:pictures]
+    # The quota took the pictures of the least remarkable, of equals the oldest.
+    kept = set(sorted(ranked, key=lambda number: (hit(number).p_value, -number))[:pictures])
+    assert [number for number, _, _ in shown] == [number for number in ranked if number in kept]
     assert all(content == jpeg(number) for number, _, content in shown)
     assert max(at_s for _, at_s in hits) <= min(at_s for _, at_s, _ in shown)
 
@@ -175,4 +177,4 @@ def test_memory_and_files_of_both_ends_stay_as_they_are(tmp_path: Path) -> None:
 
 def test_a_fleet_is_answered_and_loses_nothing() -> None:
     found = measure(10, 1.0, 0.3)
-    assert found.acked == found.stored == len(found.posts_s) >= 10
+    assert found.acked == found.stored >= len(found.posts_s) >= 10
