@@ -108,7 +108,17 @@ QUERY = unit(np.random.default_rng(77).integers(-127, 128, DIM).astype(np.int8).
         Where(near=(50.1, 8.0, 3000.0), cameras=frozenset({"north"}), after_s=1101.0),
         Where(devices=frozenset({"nobody"})),
     ],
-    ids=str,
+    ids=[
+        "all",
+        "after",
+        "before",
+        "moment",
+        "cameras",
+        "device and view",
+        "near",
+        "near, camera, after",
+        "nobody",
+    ],
 )
 def test_it_finds_what_the_exact_scan_finds(database: Database, client: Any, where: Where) -> None:
     """It was told by `_fill`, of the records alone."""
