@@ -11,6 +11,7 @@ from tagclip.runtime.station import (
     admin_api,
     bundles_api,
     device_api,
+    export_api,
     operator_api,
     search_api,
 )
@@ -31,6 +32,7 @@ Serve = Callable[[Route, "Station", "Request"], Awaitable["Response"]]
 ROUTES: tuple[Route, ...] = (
     *device_api.ROUTES,
     *operator_api.ROUTES,
+    *export_api.ROUTES,
     *search_api.ROUTES,
     *admin_api.ROUTES,
     *bundles_api.ROUTES,

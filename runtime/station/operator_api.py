@@ -86,15 +86,20 @@ def remove_query(ask: Ask) -> Answer:
 
 def list_hits(ask: Ask) -> Answer:
     """A page of them, those that came last first."""
-    given = ask.query
-    review = given.get("review")
-    if review is not None and review not in REVIEWS:
-        raise Refusal(400, f"review: expected one of {', '.join(REVIEWS)}")
-    where = Filter(given.get("query"), given.get("device"), _since(given.get("since")), review)
+    given, where = ask.query, filter_of(ask)
     limit = whole(given.get("limit", "100"), "limit", MAX_PAGE)
     after = whole(given["after"], "after", 1 << 53) if "after" in given else None
     hits, more = ask.station.store.hits(where, after, limit, ask.by)
     return Answer({"hits": hits, "after": more})
+
+
+def filter_of(ask: Ask) -> Filter:
+    """What the names of HIT_FILTER in the URL say. Raises: Refusal."""
+    given = ask.query
+    review = given.get("review")
+    if review is not None and review not in REVIEWS:
+        raise Refusal(400, f"review: expected one of {', '.join(REVIEWS)}")
+    return Filter(given.get("query"), given.get("device"), _since(given.get("since")), review)
 
 
 def picture(ask: Ask) -> Answer:
@@ -170,6 +175,12 @@ def whole(text: str, name: str, most: int) -> int:
     return int(text)
 
 
+HIT_FILTER = {
+    "query": "id of a query",
+    "device": "name of a device",
+    "since": "Unix time; hits that were seen then or later",
+    "review": "one of " + ", ".join(REVIEWS),
+}
 _POSITIVE = {"type": ["number", "null"], "exclusiveMinimum": 0}
 
 ROUTES = (
@@ -216,10 +227,7 @@ ROUTES = (
         list_hits,
         "Hits, those that came last first.",
         query={
-            "query": "id of a query",
-            "device": "name of a device",
-            "since": "Unix time; hits that were seen then or later",
-            "review": "one of " + ", ".join(REVIEWS),
+            **HIT_FILTER,
             "limit": f"at most {MAX_PAGE}, default 100",
             "after": "of the page before",
         },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from typing import Any
+from urllib.parse import urlencode
 
 
 def iso(time_s: float) -> str:
@@ -86,7 +87,12 @@ def _short(value: float) -> str:
     return f"{value:.2g}"
 
 
+def address(named: dict[str, str | None]) -> str:
+    """The part of an address behind the question mark; what is None is left out."""
+    return urlencode({name: value for name, value in named.items() if value is not None})
+
+
 FILTERS = {
     function.__name__: function
-    for function in (iso, utc, span, alarms, per_hour, chance, promise, place, size)
+    for function in (iso, utc, span, alarms, per_hour, chance, promise, place, size, address)
 }

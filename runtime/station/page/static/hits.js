@@ -15,6 +15,16 @@ let asking = new AbortController(); // the question for news; ended when the fil
 
 // ---- filter
 
+// What is filtered is what is exported.
+function aim() {
+  const told = new FormData(filters);
+  for (const link of document.querySelectorAll("#export a")) {
+    const query = new URLSearchParams({ format: link.dataset.format });
+    for (const [name, value] of told) if (value && value !== "all") query.set(name, value);
+    link.href = `/api/v1/export/hits?${query}`;
+  }
+}
+
 function asked() {
   const told = new FormData(filters), query = new URLSearchParams();
   for (const [name, value] of told) if (value && !(name === "review" && value === "unreviewed")) query.set(name, value);
@@ -25,6 +35,7 @@ async function load() {
   asking.abort();
   asking = new AbortController();
   const { signal } = asking, query = asked();
+  aim();
   history.replaceState(null, "", query.size ? `/hits?${query}` : "/hits");
   scroll.setAttribute("aria-busy", "true");
   try {
