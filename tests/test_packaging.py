@@ -31,6 +31,7 @@ def shipped_sources() -> set[str]:
     found |= {path for part in PARTS for path in (ROOT / part).rglob("py.typed")}
     found |= {path for path in (ROOT / "runtime" / "data").glob("*") if path.is_file()}
     found |= set((ROOT / "train" / "dictionary").glob("*.tsv"))
+    found |= {path for path in (ROOT / "runtime" / "station" / "page").rglob("*") if path.is_file()}
     found |= {path for path in (ROOT / "runtime" / "data" / "bundle").glob("*") if path.is_file()}
     return {f"tagclip/{path.relative_to(ROOT).as_posix()}" for path in found if not path.name.startswith(".")}
 

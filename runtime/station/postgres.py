@@ -278,5 +278,10 @@ def _sent(value: object) -> object:
 
 
 def _cause(error: BaseException) -> str:
-    told = error.args[0] if error.args and isinstance(error.args[0], dict) else {}
-    return str(told.get("M") or error.__cause__ or error)
+    # What the server said may lie below: pg8000 takes leave of a server that has hung up, and fails at that.
+    below: BaseException | None = error
+    while below is not None:
+        if below.args and isinstance(below.args[0], dict) and below.args[0].get("M"):
+            return str(below.args[0]["M"])
+        below = below.__context__
+    return str(error.__cause__ or error)

@@ -90,10 +90,15 @@ class Server:
             time.sleep(0.05)
 
     def kill(self) -> None:
-        """As the machine's end would: nobody is told. Its children notice, and end too."""
+        """As the machine's end would: nobody is told. Its children notice, and end too; until then none can start."""
         assert self._process is not None
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
         self._process.kill()
         self._process.wait(60)
+        end_s = time.monotonic() + 60
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            assert time.monotonic() < end_s, f"of PostgreSQL are still there: {children}"
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """In order, but without waiting for who is connected."""
