@@ -29,8 +29,10 @@ token=$(sed -n 's/.*"token": *"\\([^"]*\\)".*/\\1/p' ~/.config/tagclip/station.j
 curl --cacert ground/tls/ca.pem -H "Authorization: Bearer $token" https://127.0.0.1:8443/api/v1/hits
 ```
 
-{rules} A name that is not listed below is refused too, in a body as behind the question mark. 401: nobody known asks; 403: somebody who may not; 404: there is no such thing;
-429 and 503: later, `Retry-After` says when. Text in `{{}}` is part of the address. What is bold has to be given.
+{rules}
+A name that is not listed below is refused too, in a body as behind the question mark. 401: nobody known asks; 403:
+somebody who may not; 404: there is no such thing; 429 and 503: later, `Retry-After` says when. Text in `{{}}` is part of
+the address. What is bold has to be given.
 """
 
 

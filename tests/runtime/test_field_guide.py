@@ -7,15 +7,19 @@ run; "```sh station" stays in its terminal.
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -88,21 +92,64 @@ class Terminals:
                 self.station = None
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the page needs curl")
-def test_from_nothing_to_a_confirmed_hit(tmp_path: Path) -> None:
+MISSING = [tool for tool in ("bash", "curl", "sqlite3", "tar") if shutil.which(tool) is None]
+
+
+@pytest.mark.skipif(bool(MISSING), reason=f"the pages need {', '.join(MISSING)}")
+def test_from_nothing_to_a_confirmed_hit_and_back_from_a_backup(tmp_path: Path) -> None:
     terminals = Terminals(tmp_path)
-    (start,) = blocks("field-guide.md", "station")
+    (start,), (again,) = blocks("field-guide.md", "station"), blocks("admin-guide.md", "restored")
     try:
         told = terminals.start(start)
         (one_time,) = re.findall(r"one-time password (\S+)", told)
         terminals.type(blocks("field-guide.md", ""), f"{one_time}\n{PASSWORD}\n")
-        (hit,) = json.loads((tmp_path / "confirmed.json").read_text())["hits"]
-        assert (hit["review"], hit["reviewed_by"], hit["device"]) == ("confirmed", "admin", "drone-1")
-        assert "dark red jacket" in hit["query"] and hit["place"]["latitude_deg"] == pytest.approx(47.37, abs=0.01)
+        check_confirmed(terminals)
         assert (tmp_path / "picture.jpg").read_bytes()[:2] == b"\xff\xd8"
-        assert hit["id"] in (tmp_path / "hits.geojson").read_text()
+        assert "jacket" in (tmp_path / "confirmed.kml").read_text()
+
+        enrol = (
+            "tagclip enrol $(tagclip station enrol drone-2 --data ground) --device drone-2 --folder link-2"
+        )
+        terminals.type([enrol, *blocks("admin-guide.md", "")])
+        actions = [json.loads(line)["action"] for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+        assert {"user.add", "user.change", "device.remove", "query.add", "hit.review"} <= set(actions)
+        assert (device_asks(terminals, "link"), device_asks(terminals, "link-2")) == (401, 200)
+
+        # The back-up was made while the station ran; what became of the original is of no matter.
+        terminals.stop()
+        terminals.type(blocks("admin-guide.md", "restore"))
+        shutil.rmtree(tmp_path / "ground")
+        assert terminals.start(again).split()[3:5] == told.split()[3:5]  # "authority", and its fingerprint
+        (tmp_path / "ground").symlink_to("restored")
+        (tmp_path / "confirmed.csv").unlink()
+        *_, last = [block for block in blocks("field-guide.md", "") if "confirmed.csv" in block]
+        terminals.type([blocks("admin-guide.md", "")[2].splitlines()[0], last])
+        check_confirmed(terminals)
+        assert (device_asks(terminals, "link"), device_asks(terminals, "link-2")) == (401, 200)
     finally:
         terminals.stop()
+
+
+def check_confirmed(terminals: Terminals) -> None:
+    """The exported file has the one hit, and a person's decision."""
+    (hit,) = csv.DictReader((terminals.folder / "confirmed.csv").read_text("utf-8-sig").splitlines())
+    assert (hit["review"], hit["reviewed_by"], hit["device"]) == ("confirmed", "admin", "drone-1")
+    assert "dark red jacket" in hit["query"]
+    assert float(hit["latitude_deg"]) == pytest.approx(47.37, abs=0.01)
+
+
+def device_asks(terminals: Terminals, folder: str) -> int:
+    """Status of the answer to an enrolled device that asks for its queries."""
+    request = urllib.request.Request(
+        f"https://127.0.0.1:{terminals.port}/api/v1/device/queries?revision=0&wait_s=0",
+        headers={"Authorization": f"Bearer {(terminals.folder / folder / 'token').read_text().strip()}"},
+    )
+    trusted = ssl.create_default_context(cafile=str(terminals.folder / folder / "ca.pem"))
+    try:
+        with urllib.request.urlopen(request, context=trusted) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_what_is_to_be_installed_exists() -> None:

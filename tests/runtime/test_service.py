@@ -223,8 +223,9 @@ def verify(unit: str, folder: Path) -> str:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs systemd-analyze")
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    unit = UNIT.read_text()
+@pytest.mark.parametrize("name", ["tagclip.service", "tagclip-station.service"])
+def test_systemd_takes_the_unit(tmp_path: Path, name: str) -> None:
+    unit = UNIT.with_name(name).read_text()
     assert verify(unit, tmp_path) == ""
     assert "WatchdogSeconds" in verify(
         unit.replace("WatchdogSec", "WatchdogSeconds"), tmp_path
@@ -237,3 +238,21 @@ def test_the_unit_fits_the_program() -> None:
     assert int(unit["TimeoutStopSec"]) > GRACE_S
     assert "ProtectClock" not in unit and "PrivateDevices" not in unit and "PrivateTmp" not in unit
     assert unit["WorkingDirectory"] == f"/var/lib/{unit['StateDirectory']}"
+
+
+def test_the_stations_unit_fits_the_program() -> None:
+    """Its command is one that the program takes; folder, time to end and connections are enough."""
+    from tagclip.runtime.station.cli import station
+    from tagclip.runtime.station.server import MAX_CONNECTIONS
+
+    unit = dict(re.findall(r"(?m)^(\w+)=(.*)$", UNIT.with_name("tagclip-station.service").read_text()))
+    program, command, *options = unit["ExecStart"].split()
+    assert (unit["Type"], unit["Restart"], program, command) == (
+        "notify",
+        "always",
+        "/opt/tagclip/bin/tagclip",
+        "station",
+    )
+    given = station.make_context("station", options).params
+    assert str(given["data"]) == unit["WorkingDirectory"] == f"/var/lib/{unit['StateDirectory']}"
+    assert int(unit["TimeoutStopSec"]) > GRACE_S and int(unit["LimitNOFILE"]) > MAX_CONNECTIONS
