@@ -68,7 +68,7 @@ def kml(hits: Sequence[Hit]) -> bytes:
     return f"{head}<name>Hits</name>{styles}\n{marks}</Document></kml>\n".encode()
 
 
-def cot(hits: Sequence[Hit], now_s: float) -> bytes:
+def cot(hits: Sequence[Hit], now_s: float, *, gone: bool = False) -> bytes:
     """CoT events, one a line, each an XML document of its own: so they go over a TCP stream as they are; UTF-8.
 
     The uid is the hit's id, so a later event of the same hit moves its marker. `ce` is the radius of the place's error;
@@ -76,8 +76,14 @@ def cot(hits: Sequence[Hit], now_s: float) -> bytes:
 
     Args:
         now_s: Unix time, UTC: of two events of one uid the later one counts.
+        gone: stale at once, which takes their markers back.
     """
-    return "".join(_text_of(_event(hit, hit.place, now_s)) + "\n" for hit in hits if hit.place).encode()
+    return "".join(_text_of(_event(hit, hit.place, now_s, gone)) + "\n" for hit in hits if hit.place).encode()
+
+
+def stale_s(hit: Hit) -> float:
+    """From when on its marker is old news; Unix time."""
+    return hit.end_s + COT_STALE_S
 
 
 def properties(hit: Hit) -> dict[str, Any]:
@@ -153,9 +159,11 @@ def _style(review: str) -> ElementTree.Element:
     return style
 
 
-def _event(hit: Hit, place: Place, now_s: float) -> ElementTree.Element:
+def _event(hit: Hit, place: Place, now_s: float, gone: bool) -> ElementTree.Element:
     names = {"version": "2.0", "uid": f"tagclip-{hit.id}", "type": COT_TYPE, "how": COT_HOW}
-    times = {"time": utc(now_s), "start": utc(hit.best_s), "stale": utc(hit.end_s + COT_STALE_S)}
+    times = {"time": utc(now_s), "start": utc(hit.best_s), "stale": utc(stale_s(hit))}
+    if gone:
+        times["stale"] = times["time"]
     event = ElementTree.Element("event", {**names, **times})
     # Plain decimals: the schema knows no exponents.
     where = {"lat": f"{place.latitude_deg:.7f}", "lon": f"{place.longitude_deg:.7f}", "hae": COT_UNKNOWN}

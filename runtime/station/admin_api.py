@@ -18,12 +18,17 @@ _SET = "Path=/; Secure; HttpOnly; SameSite=Strict"
 
 
 def health(ask: Ask) -> Answer:
-    """That it answers, and whether it has room; anybody may ask."""
+    """That it answers, whether it has room, and whether webhooks take what they are told; anybody may ask."""
     with ask.station.database.read() as connection:
         connection.execute("SELECT 1 FROM query_set").fetchone()
-    if ask.station.trouble:
-        return Answer({"status": "degraded", "reasons": {"room": ask.station.trouble}})
-    return Answer({"status": "ok"})
+    reasons = {"room": ask.station.trouble} if ask.station.trouble else {}
+    states = [state() for state in ask.station.webhooks]
+    if any(slow for _, slow in states):
+        reasons["webhooks"] = "one takes no events; the log says why"
+    told: dict[str, Any] = {"webhooks_given_up": sum(count for count, _ in states)} if states else {}
+    if reasons:
+        return Answer({"status": "degraded", "reasons": reasons, **told})
+    return Answer({"status": "ok", **told})
 
 
 def ca_pem(ask: Ask) -> Answer:

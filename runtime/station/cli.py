@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from tagclip.runtime.key_cli import PICTURE_KEY
+from tagclip.runtime.station.out_cli import annotations, out_options
 
 _DATA = click.option(
     "--data",
@@ -84,6 +85,7 @@ _ROLE = click.Choice(["operator", "reviewer", "admin"])
     type=click.Path(path_type=Path),
     help="Authority of the broker, PEM.  [default: the station's]",
 )
+@out_options
 @click.option(
     "--log", "log_form", type=click.Choice(["auto", "text", "json"]), default="auto", show_default=True
 )
@@ -98,9 +100,11 @@ def station(context: click.Context, /, log_form: str, **given: Any) -> None:
     from tagclip.runtime.logs import logging_to
 
     with logging_to(sys.stderr, log_form):
+        from tagclip.runtime.station.out import Out
         from tagclip.runtime.station.run import run_station
 
-        run_station(**given, mqtt_password=os.environ.get("TAGCLIP_MQTT_PASSWORD"), tell=click.echo)
+        out = Out(**{field: given.pop(field) for field in Out.__dataclass_fields__})
+        run_station(**given, out=out, mqtt_password=os.environ.get("TAGCLIP_MQTT_PASSWORD"), tell=click.echo)
 
 
 @station.command()
@@ -170,6 +174,7 @@ def user() -> None:
 
 # In a module of its own, which like this one imports only click at its top.
 station.add_command(importlib.import_module("tagclip.runtime.station.bundles_cli").bundle)
+station.add_command(annotations)
 
 
 @user.command("add")

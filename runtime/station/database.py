@@ -73,6 +73,11 @@ _FORM_2: tuple[str, ...] = (
     """CREATE TABLE wanted_pictures(
       track_id TEXT PRIMARY KEY, device TEXT NOT NULL, asked_s REAL NOT NULL, gone INTEGER NOT NULL)""",
     "CREATE INDEX wanted_device ON wanted_pictures(device, gone, asked_s)",
+    """CREATE TABLE webhooks(
+      name TEXT PRIMARY KEY, hit_place BIGINT NOT NULL, audit_row BIGINT NOT NULL, given_up BIGINT NOT NULL)""",
+    """CREATE TABLE webhook_queue(
+      webhook TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, hit_id TEXT NOT NULL, facts TEXT NOT NULL,
+      made_s REAL NOT NULL, tries BIGINT NOT NULL, next_s REAL NOT NULL, PRIMARY KEY(webhook, id))""",
 )
 # A file is brought from its form to the newest by every statement in between, in one transaction; so is a new one.
 FORMS = (_FORM_1, _FORM_2)

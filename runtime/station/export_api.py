@@ -19,7 +19,7 @@ from tagclip.runtime.station.web import EVERY_ROLE, Answer, Ask, Refusal, Route
 
 MOST = 20_000  # hits of a file, some 30 MB of GeoJSON; more are refused, never left out
 PART = 500  # of one look at the records: devices and pages have their turn in between
-_START = 1 << 53  # before every place
+ALL_PLACES = 1 << 53  # before every place
 _BUSY = threading.BoundedSemaphore(2)  # files that are made at a time: each takes memory
 
 # A spreadsheet takes a text that begins so for a formula, which can fetch and send.
@@ -104,12 +104,14 @@ def export_hits(ask: Ask) -> Answer:
         raise Refusal(503, "other files are being made; try again", wait_s=5)
     try:
         rows: list[dict[str, Any]] = []
-        after: int | None = _START
+        after: int | None = ALL_PLACES
         while after is not None:
             part, after = ask.station.store.hits(where, after, PART, ask.by)
             rows += part
             if len(rows) > MOST:
-                raise Refusal(400, f"more than {MOST:,} hits; choose fewer: by query, device, since or review")
+                raise Refusal(
+                    400, f"more than {MOST:,} hits; choose fewer: by query, device, since or review"
+                )
         make, media, without_place = FORMATS[kind]
         left_out = 0 if without_place else sum(row["place"] is None for row in rows)
         data = make(rows)

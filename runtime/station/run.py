@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 from tagclip.runtime.errors import ConfigError, MachineError
@@ -17,6 +17,7 @@ from tagclip.runtime.picture_key import read_picture_keys
 from tagclip.runtime.service import Notifier, Stop
 from tagclip.runtime.station.mqtt import MqttSide
 from tagclip.runtime.station.mqtt_access import access_of
+from tagclip.runtime.station.out import Out, ways_out
 from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.records import choose_database
 from tagclip.runtime.station.server import KEEP_EVERY_S, Housekeeping, Server
@@ -46,6 +47,7 @@ def run_station(
     tell: Callable[[str], None],
     database: str | None = None,
     vectors: str | None = None,
+    out: Out | None = None,
 ) -> None:
     """Be the station in the folder `data` until SIGTERM or SIGINT; see `tagclip station --help`.
 
@@ -59,6 +61,7 @@ def run_station(
     if (cert is None) != (key is None):
         raise ConfigError("--cert and --key belong together; give both, or neither for the station's own")
     keys = read_picture_keys(picture_keys)
+    ways = ways_out(out or Out())
     lock = hold(data)
     try:
         if database is not None:
@@ -77,12 +80,13 @@ def run_station(
             try:
                 if vectors is not None:
                     station.vectors = open_qdrant(vectors, station.key.public.raw, station.database)
-                side: AbstractContextManager[object] = nullcontext()
+                sides = ways(station)
                 if mqtt is not None:
                     access = access_of(
                         mqtt, mqtt_password, mqtt_password_file, mqtt_ca or station.identity.ca
                     )
-                    side, station.broker = MqttSide(station, access), access.told
+                    sides.append(MqttSide(station, access))
+                    station.broker = access.told
                 station.tiles = Tiles(mbtiles) if mbtiles else None
                 _run(
                     station,
@@ -92,7 +96,7 @@ def run_station(
                     int(max_gb * 1e9),
                     keep_confirmed_days,
                     identify,
-                    side,
+                    sides,
                     stop,
                     tell,
                 )
@@ -112,12 +116,14 @@ def _run(
     max_bytes: int,
     confirmed_days: float,
     identify: Callable[[], Identity],
-    side: AbstractContextManager[object],
+    sides: list[AbstractContextManager[object]],
     stop: Stop,
     tell: Callable[[str], None],
 ) -> None:
     notifier = Notifier()
-    with Server(station, address) as server, side:
+    with Server(station, address) as server, ExitStack() as entered:
+        for side in sides:
+            entered.enter_context(side)
         at = f"[{name}]:{server.port}" if ":" in name else f"{name}:{server.port}"
         say_address(station.data, at, station.identity.fingerprint())
         first = station.first_admin()

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tagclip.runtime.errors import ConfigError, OutputError
@@ -119,6 +120,7 @@ class Station:
         self.tracks = Tracks(self.database, keys)
         self.vectors: Vectors = LocalVectors(self.database)
         self.trouble = ""  # with its room, for health
+        self.webhooks: list[Callable[[], tuple[int, bool]]] = []  # of each: events given up, whether some wait
         self.users = Users(self.database)
         self.bundles = bundles_of(data, self.database, self.key)
         self.tiles: Tiles | None = None  # the user's own map
