@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import secrets
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +35,7 @@ from tagclip.runtime.sync_messages import (
     message_of,
 )
 
-SEEN_EVERY_S = 5.0  # a device that polls says so no more often
+SEEN_EVERY_S = 5.0  # that devices polled is written no more often
 MAX_QUARANTINE = 2000  # rows, the oldest go
 _LONG = re.compile(
     r'"((?:[^"\\]|\\.){200})(?:[^"\\]|\\.)+"'
@@ -68,6 +69,8 @@ class Store:
 
     def __init__(self, database: Database, keys: PictureKeys | None = None) -> None:
         self._database, self._keys = database, keys
+        self._seen_lock, self._seen_due_s = threading.Lock(), 0.0
+        self._seen: dict[str, tuple[float, int]] = {}  # when and with which set, of those not written yet
 
     # ---- devices
 
@@ -139,29 +142,49 @@ class Store:
         return bool(found)
 
     def saw(self, device: str, revision: int) -> None:
-        """A device asked for queries and has the set of `revision`."""
-        now_s = time.time()
-        with self._database.read() as connection:
-            row = connection.execute(
-                "SELECT seen_s, revision FROM devices WHERE name = ?", (device,)
-            ).fetchone()
-        if row and (row[0] is None or row[1] != revision or abs(now_s - row[0]) > SEEN_EVERY_S):
-            with self._database.write() as connection:
+        """A device asked for queries and has the set of `revision`.
+
+        Written every SEEN_EVERY_S for all devices together: after a restart of the station a thousand ask at once, and
+        a thousand commits would keep their hits waiting. A crash forgets who was seen since, nothing else.
+        """
+        with self._seen_lock:
+            self._seen[device] = (time.time(), revision)
+            if time.monotonic() < self._seen_due_s:
+                return
+            self._seen_due_s = time.monotonic() + SEEN_EVERY_S
+            seen = dict(self._seen)
+        with self._database.write() as connection:
+            for name, (seen_s, known) in seen.items():
                 connection.execute(
-                    "UPDATE devices SET seen_s = ?, revision = ? WHERE name = ?", (now_s, revision, device)
+                    "UPDATE devices SET seen_s = ?, revision = ? WHERE name = ?", (seen_s, known, name)
                 )
+        with self._seen_lock:
+            self._seen = {name: new for name, new in self._seen.items() if seen.get(name) != new}
 
     def devices(self) -> list[dict[str, Any]]:
         """All devices, by name; never their tokens."""
+        with self._seen_lock:
+            seen = dict(self._seen)
         with self._database.read() as connection:
             rows = connection.execute(
-                "SELECT name, enrolled_s, seen_s, revision, version, encoder_id, status FROM devices ORDER BY name"
+                "SELECT name, seen_s, revision, enrolled_s, version, encoder_id, status FROM devices ORDER BY name"
             ).fetchall()
-        names = ("name", "enrolled_s", "seen_s", "queries_revision", "version", "encoder_id")
-        return [
-            {**dict(zip(names, row[:-1], strict=True)), "status": json.loads(row[-1]) if row[-1] else None}
-            for row in rows
-        ]
+        found = []
+        for name, seen_s, revision, enrolled_s, version, encoder_id, status in rows:
+            if name in seen:
+                seen_s, revision = max(seen_s or 0.0, seen[name][0]), seen[name][1]
+            found.append(
+                {
+                    "name": name,
+                    "enrolled_s": enrolled_s,
+                    "seen_s": seen_s,
+                    "queries_revision": revision,
+                    "version": version,
+                    "encoder_id": encoder_id,
+                    "status": json.loads(status) if status else None,
+                }
+            )
+        return found
 
     # ---- messages
 

@@ -264,6 +264,28 @@ def test_an_empty_status_does_not_erase_the_last(store: Store) -> None:
     assert device["status"] == {"depth": 3} and device["seen_s"] and "token" not in device
 
 
+def test_who_polls_is_known_at_once_and_written_together(store: Store, database: Database) -> None:
+    def written() -> dict[str, tuple[float | None, int]]:
+        with database.read() as connection:
+            rows = connection.execute("SELECT name, seen_s, revision FROM devices").fetchall()
+        return {name: (seen_s, revision) for name, seen_s, revision in rows}
+
+    for name in ("d1", "d2", "d3"):
+        code, _ = store.make_code(name, "ann")
+        store.enrol(code, name, "1", None, "::1")
+    store.saw("d1", 3)  # the first is written at once
+    before_s = time.time()
+    store.saw("d2", 4)
+    store.saw("d1", 5)
+    assert written()["d1"][1] == 3 and written()["d2"] == (None, 0)
+    known = {device["name"]: device for device in store.devices()}
+    assert [known[name]["queries_revision"] for name in ("d1", "d2", "d3")] == [5, 4, 0]
+    assert known["d2"]["seen_s"] >= before_s and known["d3"]["seen_s"] is None
+    store._seen_due_s = 0.0  # as if SEEN_EVERY_S had gone by
+    store.saw("d3", 6)
+    assert {name: revision for name, (_, revision) in written().items()} == {"d1": 5, "d2": 4, "d3": 6}
+
+
 def test_queries_make_signed_sets_with_rising_revisions(database: Database, tmp_path: Path) -> None:
     key, rung = signing_key(tmp_path), []
     queries = Queries(database, key, rung.append)
