@@ -16,7 +16,9 @@ PAGES = [
         f"docs/{page}.md"
         for page in (
             "ablation",
+            "admin-guide",
             "alerts",
+            "api",
             "benchmarks",
             "card/card",
             "model",
@@ -25,13 +27,16 @@ PAGES = [
             "engines",
             "export",
             "evaluation",
+            "field-guide",
             "format",
             "jetson",
             "link",
             "operations",
             "page",
             "reliability",
+            "responsible-use",
             "store",
+            "threat-model",
             "tracking",
             "training",
         )

@@ -31,8 +31,8 @@ curl --cacert ground/tls/ca.pem -H "Authorization: Bearer $token" https://127.0.
 
 {rules}
 A name that is not listed below is refused too, in a body as behind the question mark. 401: nobody known asks; 403:
-somebody who may not; 404: there is no such thing; 429 and 503: later, `Retry-After` says when. Text in `{{}}` is part of
-the address. What is bold has to be given.
+somebody who may not; 404: there is no such thing; 429 and 503: later, `Retry-After` says when. Text in `{{}}` is part
+of the address. What is bold has to be given.
 """
 
 
