@@ -115,14 +115,14 @@ class CotFeed:
         self._shown: dict[str, Hit] = {}  # what the other side has on its map
         self._number = 0  # of the last change that was looked at
         self._stop = threading.Event()
-        self._ear, self._mouth = socket.socketpair()  # wakes `select`, beside the connection
-        self._ear.setblocking(False)
-        self._mouth.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="cot", daemon=True)
 
     def __enter__(self) -> CotFeed:
         with self._station.database.write() as connection:
             record(connection, "console", "cot.begin", target=str(self._target), unreviewed=self._unreviewed)
+        self._ear, self._mouth = socket.socketpair()  # wakes `select`, beside the connection
+        self._ear.setblocking(False)
+        self._mouth.setblocking(False)
         self._station.news.others.append(self._wake)
         self._thread.start()
         return self
@@ -133,6 +133,8 @@ class CotFeed:
         self._wake()
         self._thread.join(CONNECT_S + WRITE_S)
         self._mouth.close()
+        if not self._thread.is_alive():
+            self._ear.close()
 
     def _wake(self) -> None:
         try:

@@ -75,6 +75,9 @@ def annotations(data: Path, out: Path, picture_keys: tuple[Path, ...]) -> None:
     click.echo(
         f"{out}: {written.positives} pictures of {written.identities} tracks, {written.negatives} negatives"
     )
+    click.echo(", ".join(f"{split} {count}" for split, count in written.splits.items()) + " pictures")
+    if not all(written.splits.values()):
+        click.echo("too few tracks for each split to have some; training needs train and val")
     for count, why in (
         (written.without_picture, "whose picture has not come"),
         (written.without_view, "neither from the air nor from the ground"),
