@@ -32,6 +32,7 @@ PAGES = [
             "jetson",
             "link",
             "operations",
+            "out",
             "page",
             "reliability",
             "responsible-use",
@@ -94,7 +95,8 @@ def commands() -> list[list[str]]:
                     .replace("]", "")
                     .split()
                 )
-                name = words[1:3] if words[1] in GROUPS else words[1:2]
+                grouped = words[1] in GROUPS or words[1:3] == ["station", "annotations"]
+                name = words[1:3] if grouped else words[1:2]
                 found.append([*name, *(word for word in words if word.startswith("--"))])
     return found
 

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from tagclip.runtime.key_cli import PICTURE_KEY
-from tagclip.runtime.station.out_cli import annotations, out_options
+from tagclip.runtime.station.out_cli import annotate, out_options
 
 _DATA = click.option(
     "--data",
@@ -174,7 +174,7 @@ def user() -> None:
 
 # In a module of its own, which like this one imports only click at its top.
 station.add_command(importlib.import_module("tagclip.runtime.station.bundles_cli").bundle)
-station.add_command(annotations)
+station.add_command(annotate)
 
 
 @user.command("add")

@@ -46,7 +46,7 @@ def out_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command()
+@click.command("annotations")
 @click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
@@ -58,7 +58,7 @@ def out_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--out", required=True, type=click.Path(path_type=Path), help="Folder to make; absent or empty."
 )
 @PICTURE_KEY
-def annotations(data: Path, out: Path, picture_keys: tuple[Path, ...]) -> None:
+def annotate(data: Path, out: Path, picture_keys: tuple[Path, ...]) -> None:
     """Write what people decided as a data folder for `tagclip train`; see docs/out.md.
 
     Confirmed hits become pictures with their query as a caption, one identity a track; rejected ones are listed apart.

@@ -99,7 +99,10 @@ class WebhookQueue:
                 " WHERE webhook = ? AND next_s <= ? ORDER BY made_s, id LIMIT ?",
                 (self._name, now_s, most),
             ).fetchall()
-        return [Event(*row[:3], json.loads(row[3]), *row[4:]) for row in rows]
+        return [
+            Event(id_, kind, hit_id, json.loads(facts), made_s, tries)
+            for id_, kind, hit_id, facts, made_s, tries in rows
+        ]
 
     def next_s(self) -> float | None:
         """When the next one's time comes, Unix time; None when the queue is empty."""
