@@ -78,6 +78,9 @@ _FORM_2: tuple[str, ...] = (
     """CREATE TABLE webhook_queue(
       webhook TEXT NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL, hit_id TEXT NOT NULL, facts TEXT NOT NULL,
       made_s REAL NOT NULL, tries BIGINT NOT NULL, next_s REAL NOT NULL, PRIMARY KEY(webhook, id))""",
+    # What the page counts, without reading the hits themselves.
+    "CREATE INDEX hits_review ON hits(review, place)",
+    "CREATE INDEX hits_query_review ON hits(query_id, review, place)",
 )
 # A file is brought from its form to the newest by every statement in between, in one transaction; so is a new one.
 FORMS = (_FORM_1, _FORM_2)

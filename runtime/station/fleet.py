@@ -42,13 +42,16 @@ class Found:
     """What was measured.
 
     Attributes:
-        posts_s: from asking to the whole answer, of each hit since all were connected.
+        posts_s: from asking to the whole answer, of each hit since every device had its first answers: to a hit, and to
+            its question for queries.
+        switched_on_s: the same of the hits before, while a thousand connections are made.
         acked: all hits. stored: of them, those that the station has in the end.
         station_mb: its resident memory once all are connected, and at its most.
         late: hits whose turn came while the one before was not yet answered; they were sent later.
     """
 
     posts_s: list[float] = field(default_factory=list)
+    switched_on_s: list[float] = field(default_factory=list)
     acked: int = 0
     stored: int = 0
     late: int = 0
@@ -132,9 +135,15 @@ async def _live(
         async with gate:
             line = await _Line.open(port, context, token)
         lines.append(line)
-        if len(lines) == 2 * len(tokens):
-            ready.set()
         return line
+
+    greeted = 0
+
+    def greet() -> None:
+        nonlocal greeted
+        greeted += 1
+        if greeted == 2 * len(tokens):
+            ready.set()
 
     async def hand_in(token: str, name: str) -> None:
         line = await connected(token)
@@ -148,8 +157,10 @@ async def _live(
             ).encode()
             begun_s = time.monotonic()
             status, answer = await line.ask("POST", "/api/v1/device/messages", body)
-            if ready.is_set():
-                found.posts_s.append(time.monotonic() - begun_s)
+            times = found.posts_s if ready.is_set() else found.switched_on_s
+            times.append(time.monotonic() - begun_s)
+            if sequence == 1:
+                greet()
             if status != 200 or len(json.loads(answer)["acks"]) != 1:
                 raise SyncError(f"the station answers a hit with {status}: {answer[:200]!r}")
             found.acked += 1
@@ -158,7 +169,7 @@ async def _live(
 
     async def wait(token: str) -> None:
         line = await connected(token)
-        revision = 0
+        revision, first = 0, True
         while not stop.is_set():
             status, answer = await line.ask(
                 "GET", f"/api/v1/device/queries?revision={revision}&wait_s={WAIT_S}"
@@ -166,6 +177,9 @@ async def _live(
             if status not in (200, 204):
                 raise SyncError(f"the station answers a question for queries with {status}: {answer[:200]!r}")
             revision = int(json.loads(answer)["revision"]) if answer else revision
+            if first:
+                greet()
+            first = False
 
     posts = [asyncio.create_task(hand_in(token, f"d{n}")) for n, token in enumerate(tokens)]
     waits = [asyncio.create_task(wait(token)) for token in tokens]
@@ -233,6 +247,11 @@ def _message(device: str, sequence: int) -> dict[str, object]:
     return Message(str(uuid7()), device, HIT, now_s, str(uuid7()), sequence, hit.to_json()).to_json()
 
 
+def _percentiles(times_s: list[float]) -> dict[str, float]:
+    times_ms = 1000 * np.array(times_s or [np.nan])
+    return {f"p{p}": round(float(np.percentile(times_ms, p)), 1) for p in (50, 95, 99, 100)}
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description="Time a station with a fleet of devices.")
@@ -242,20 +261,20 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     found = measure(asked.devices, asked.seconds, asked.every)
-    times = 1000 * np.array(found.posts_s or [np.nan])
     told = {
         "devices": asked.devices,
         "hits": found.acked,
         "lost": found.acked - found.stored,
         "late": found.late,
-        "post_ms": {f"p{p}": round(float(np.percentile(times, p)), 1) for p in (50, 95, 99, 100)},
+        "post_ms": _percentiles(found.posts_s),
+        "switched_on_ms": _percentiles(found.switched_on_s),
         "station_mb": [round(value, 1) for value in found.station_mb],
     }
     if asked.json:
         print(json.dumps(told))
         return
     for name, value in told.items():
-        print(f"{name:12} {value}")
+        print(f"{name:14} {value}")
 
 
 if __name__ == "__main__":
