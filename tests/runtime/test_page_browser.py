@@ -123,6 +123,17 @@ def test_from_a_query_to_a_confirmed_hit_by_keyboard(
         page.keyboard.press("r")
         browsers.said(page, "Rejected.")
         assert review(world, hit["id"]) == "rejected"
+
+        page.focus("#filters [value=rejected]")
+        page.keyboard.press("Space")
+        page.focus("#export summary")
+        page.keyboard.press("Enter")
+        page.focus("#export [data-format=jsonl]")
+        with page.expect_download() as taken:
+            page.keyboard.press("Enter")
+        assert re.fullmatch(r"hits-\w+\.jsonl", taken.value.suggested_filename)
+        (line,) = taken.value.path().read_text().splitlines()  # what is filtered is what is exported
+        assert json.loads(line)["id"] == hit["id"] and json.loads(line)["review"] == "rejected"
         page.keyboard.press("?")
         page.wait_for_selector("#keys[open]")
         page.keyboard.press("Escape")
