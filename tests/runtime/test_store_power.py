@@ -109,10 +109,10 @@ def test_a_full_disk_keeps_the_newest_and_stays_sound(disk: Disk) -> None:
     """Its quota is larger than the disk: the ballast gives room to delete."""
     with TrackStore(disk.place / "s.db") as store:
         assert (disk.place / "s.db.ballast").stat().st_size == BALLAST_BYTES
-        for number in range(9000):
-            store.add([(writer.track(number), writer.THUMBNAIL)])
+        for number in range(2400):  # 19 KB each
+            store.add([(writer.track(number), 4 * writer.THUMBNAIL)])
         frames = [t.frame for t in store.get(store.keys()).values()]
-        assert store.dropped > 1000 and frames == list(range(9000 - len(frames), 9000)) and len(frames) > 1000
+        assert store.dropped > 250 and frames == list(range(2400 - len(frames), 2400)) and len(frames) > 250
         assert store._db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
