@@ -62,6 +62,7 @@ def told(device: dict[str, Any], revision: int, now_s: float) -> dict[str, Any]:
             "oldest_s",
             "dropped_hits",
             "dropped_pictures",
+            "dropped_tracks",
             "rejected",
             "temperature_c",
         )

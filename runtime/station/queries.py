@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.errors import ConfigError, SyncError
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.keys import PrivateKey
 from tagclip.runtime.station.audit import record
 from tagclip.runtime.station.database import Connection, Database
 from tagclip.runtime.station.retention import close_query
-from tagclip.runtime.sync_messages import MAX_QUERIES, sign
+from tagclip.runtime.sync_messages import MAX_QUERIES, sign, verify
 
 # A device that was away for less than this comes back with a set that still holds.
 SET_S = 30 * 86400.0
@@ -37,8 +37,16 @@ class Queries:
             row = connection.execute("SELECT revision, document FROM query_set").fetchone()
         self._current: tuple[int, bytes] = (row[0], row[1]) if row else (0, b"")
         self._unsure = False
-        if not row:
+        if not row or not self._signed_here():
             self._change(lambda connection: None)
+
+    def _signed_here(self) -> bool:
+        """Not so when the folder lost its key, and a new one was made: then no device takes the old set."""
+        try:
+            verify(json.loads(self._current[1]), self._key.public)
+        except SyncError:
+            return False
+        return True
 
     def current(self) -> tuple[int, bytes]:
         """Revision and signed JSON of the newest set."""

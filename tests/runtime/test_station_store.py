@@ -286,6 +286,17 @@ def test_who_polls_is_known_at_once_and_written_together(store: Store, database:
     assert {name: revision for name, (_, revision) in written().items()} == {"d1": 5, "d2": 4, "d3": 6}
 
 
+def test_a_new_key_signs_the_set_anew(database: Database, tmp_path: Path) -> None:
+    first = Queries(database, signing_key(tmp_path), lambda revision: None)
+    assert Queries(database, signing_key(tmp_path), lambda revision: None).current() == first.current()
+    other = tmp_path / "other"
+    other.mkdir()
+    key = signing_key(other)
+    revision, document = Queries(database, key, lambda revision: None).current()
+    assert revision == first.current()[0] + 1
+    assert verify(json.loads(document), key.public).revision == revision
+
+
 def test_queries_make_signed_sets_with_rising_revisions(database: Database, tmp_path: Path) -> None:
     key, rung = signing_key(tmp_path), []
     queries = Queries(database, key, rung.append)

@@ -33,7 +33,7 @@ onSubmit("add-user", async ({ name, role }) => {
 
 onSubmit("enrol", async ({ device, minutes }) => {
   const made = await ask("POST", `${V1}/enrolments`, { device: device.value, minutes: Number(minutes.value) });
-  tell(made.device, `tagclip enrol ${made.enrolment} --device ${made.device} --folder station`);
+  tell(made.device, `tagclip enrol ${made.enrolment} --device ${made.device} --folder link`);
 });
 
 secret?.querySelector("[data-copy]").addEventListener("click", async () => {
