@@ -195,6 +195,8 @@ def _text_of(element: ElementTree.Element) -> str:
 
 def _plain(text: str) -> str:
     """One line that XML 1.0 can say: what ends lines and tabs become spaces, other control characters U+FFFD."""
+    if text.isprintable():  # nearly always, and many times as fast
+        return text
     return "".join(_letter(c) for c in text)
 
 
