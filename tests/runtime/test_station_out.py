@@ -427,7 +427,10 @@ class Hook:
     """A receiver of webhooks on `port`; `answer` is (status, headers) of a body."""
 
     def __init__(
-        self, port: int = 0, answer: Callable[[Any], tuple[int, dict[str, str]]] | None = None
+        self,
+        port: int = 0,
+        answer: Callable[[Any], tuple[int, dict[str, str]]] | None = None,
+        context: ssl.SSLContext | None = None,
     ) -> None:
         self.posts: list[tuple[str, Any, bytes]] = []
         hook = self
@@ -449,6 +452,8 @@ class Hook:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
+        if context:
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -534,6 +539,27 @@ def test_a_receiver_that_goes_and_comes_gets_everything_once_it_takes_it(world: 
         ids.setdefault(json.loads(body)["hit"]["id"], set()).add(headers["webhook-id"])
     assert all(len(known) == 1 for known in ids.values())  # the same each time
     assert len(hook.posts) == 7 and len(hook2.posts) == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_a_receiver_whose_certificate_nobody_vouches_for_is_told_nothing(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = world.station.identity
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    hook = Hook(context=context)
+    url = f"https://127.0.0.1:{hook.port}/"
+    try:
+        with WebhookFeed(world.station, webhook_of(url), SECRET, 3.0) as feed:
+            hit = told(world)
+            until(lambda: feed._queue.counts()[2] is not None, "a try that failed")
+        assert not hook.posts
+        monkeypatch.setenv("SSL_CERT_FILE", str(identity.ca))
+        with WebhookFeed(world.station, webhook_of(url), SECRET, 3.0):
+            until(lambda: hook.told() == [("tagclip.hit", hit)])
+    finally:
+        hook.close()
 
 
 @pytest.mark.usefixtures("hasty")
