@@ -120,7 +120,9 @@ class Station:
         self.tracks = Tracks(self.database, keys)
         self.vectors: Vectors = LocalVectors(self.database)
         self.trouble = ""  # with its room, for health
-        self.webhooks: list[Callable[[], tuple[int, bool]]] = []  # of each: events given up, whether some wait
+        self.webhooks: list[
+            Callable[[], tuple[int, bool]]
+        ] = []  # of each: events given up, whether some wait
         self.users = Users(self.database)
         self.bundles = bundles_of(data, self.database, self.key)
         self.tiles: Tiles | None = None  # the user's own map
