@@ -46,8 +46,10 @@ clean: ## everything that the other targets made
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) $(TORCH)
-	$(VENV)/bin/python -m pip install --quiet $(PIP_ARGS) -e '.[train,export,dev]'
+	$(VENV)/bin/python -m pip install --quiet --no-compile $(PIP_ARGS) $(TORCH)
+	$(VENV)/bin/python -m pip install --quiet --no-compile $(PIP_ARGS) -e '.[train,export,dev]'
+	# pip compiles on one core. Some packages carry files that are no Python of this version.
+	$(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true
 	touch $@
 
 # Not editable, as a user installs it. build/lib goes first: pip leaves it, and would ship deleted modules again.

@@ -258,7 +258,7 @@ def test_admins_add_users_and_enrol_devices(world: Any, port: int, chromium: Any
         page.wait_for_selector("#secret:has-text('mast-9')")
         line = page.input_value("#secret input")
         enrolment = rf"tagclip-enrol:127\.0\.0\.1:{port}:[a-z2-7]+:[0-9a-f]{{64}}"
-        assert re.fullmatch(rf"tagclip enrol {enrolment} --device mast-9 --folder station", line)
+        assert re.fullmatch(rf"tagclip enrol {enrolment} --device mast-9 --folder link", line)
 
 
 def test_axe_finds_no_serious_fault(world: Any, port: int, chromium: Any, device: Device) -> None:
