@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +89,10 @@ class StandingQuery:
     view: str = AUTO
     expires_s: float | None = None
 
+    def looks_at(self, view: str) -> bool:
+        """Whether people who are seen from `view` are judged."""
+        return self.view in (AUTO, view) or view == UNKNOWN
+
 
 def standing(
     texts: Sequence[str], encoder: Encodes, background: Background, promise: Promise
@@ -116,6 +121,26 @@ def vector_of(text: str, encoder: Encodes, background: Background) -> NDArray[np
         return np.asarray(vectors[0], np.float32)
     people = np.concatenate([people.many for people in background.views.values()])
     return combined(vectors, terms, (people @ vectors.T).astype(np.float64).std(0))
+
+
+def hit_on(query: StandingQuery, track: StoredTrack, frame_px: tuple[int, int], **found: Any) -> Hit:
+    """The hit of a query on a track; `found` are the fields of `Hit` that neither of them says."""
+    return Hit(
+        query_id=query.id,
+        query=query.text,
+        track_id=track.id,
+        camera=track.camera,
+        view=track.view,
+        encoder_id=track.encoder_id,
+        start_s=track.start_s,
+        end_s=track.end_s,
+        best_s=track.best_s,
+        frame=track.frame,
+        box_xywh_px=track.box_xywh_px,
+        frame_px=frame_px,
+        place=track.place,
+        **found,
+    )
 
 
 class Alerts:
@@ -191,7 +216,7 @@ class Alerts:
         scores, chances = self._judge.judge(track.view, track.vector, crops)
         told = []
         for k, query in enumerate(self.queries):
-            if query.view not in (AUTO, track.view) and track.view != UNKNOWN:
+            if not query.looks_at(track.view):
                 continue
             allowed, known = query.promise.chance(rate), known_hits.get(query.id)
             if known is None and chances[k] > allowed:
@@ -199,26 +224,16 @@ class Alerts:
             if known and not last and 1 / NEWS < chances[k] / known.p_value < NEWS:
                 continue
             stick = self._judge.of(track.view)[k]
-            hit = Hit(
+            hit = hit_on(
+                query,
+                track,
+                self._frame_px,
                 id=known.id if known else uuid7(int(track.end_s * 1000)),
                 revision=known.revision + 1 if known else 1,
-                query_id=query.id,
-                query=query.text,
-                track_id=track.id,
-                camera=track.camera,
-                view=track.view,
-                encoder_id=track.encoder_id,
                 score=float(scores[k]),
                 p_value=float(chances[k]),
                 false_alarms_per_hour=float(chances[k]) * rate,
                 threshold=stick.score_at(allowed, crops >= MANY_CROPS),
-                start_s=track.start_s,
-                end_s=track.end_s,
-                best_s=track.best_s,
-                frame=track.frame,
-                box_xywh_px=track.box_xywh_px,
-                frame_px=self._frame_px,
-                place=track.place,
                 crops=crops,
             )
             known_hits[query.id] = hit

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 from dataclasses import dataclass
@@ -10,17 +9,15 @@ from typing import Any
 
 from tagclip.runtime.bundle import MAX_FILE_BYTES, MAX_SUMS_BYTES
 from tagclip.runtime.bundle_manifest import ENGINES, MANIFEST, SIGNATURE, SUMS, is_plain_name
-from tagclip.runtime.errors import SyncError
-from tagclip.runtime.fields import canonical_json
 from tagclip.runtime.keys import PrivateKey, PublicKey
 from tagclip.runtime.signature import MAX_SIGNATURE_BYTES
 from tagclip.runtime.sync_fields import DEVICE_NAME, Row, sync_errors
+from tagclip.runtime.sync_signed import with_signature, without_signature
 
 MAX_ORDER_BYTES = 256 << 10
 MAX_FILES = 64
 MAX_DEVICES = 1000
 
-# In front of the signed bytes: a signature that the same key gave for something else never fits an order.
 PREFIX = b"tagclip bundle order 1\n"
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -89,7 +86,7 @@ def sign_order(order: Order, key: PrivateKey) -> dict[str, Any]:
         "bundle": None if bundle is None else dict(vars(bundle)),
     }
     _order_of(document)
-    return {**document, "signature": base64.b64encode(key.sign(_signed(document))).decode("ascii")}
+    return with_signature(document, PREFIX, key)
 
 
 def verify_order(document: object, key: PublicKey) -> Order:
@@ -99,20 +96,7 @@ def verify_order(document: object, key: PublicKey) -> Order:
         SyncError: the owner of `key` did not sign it, or a field is absent, unknown, wrong or out of range.
         MissingExtraError: cryptography is not installed.
     """
-    with sync_errors():
-        signature = Row(document, "order").base64("signature", least=64, most=64)
-    assert isinstance(document, dict)
-    unsigned = {name: value for name, value in document.items() if name != "signature"}
-    if not key.verifies(signature, _signed(unsigned)):
-        raise SyncError(
-            f"order.signature: key {key.id} did not sign this bundle order; enrol the device again"
-        )
-    return _order_of(unsigned)
-
-
-def _signed(unsigned: dict[str, Any]) -> bytes:
-    with sync_errors():
-        return PREFIX + canonical_json(unsigned)
+    return _order_of(without_signature(document, PREFIX, key, root="order", what="bundle order"))
 
 
 def _order_of(document: object) -> Order:

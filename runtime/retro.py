@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tagclip.runtime.alerts import HOUR_S, PRIOR_PEOPLE, PRIOR_PER_HOUR, StandingQuery
-from tagclip.runtime.background import UNKNOWN, Background
-from tagclip.runtime.encoder import AUTO
+from tagclip.runtime.alerts import HOUR_S, StandingQuery, hit_on, people_per_hour
+from tagclip.runtime.background import Background
 from tagclip.runtime.errors import BackgroundError, HitError, TagclipError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
@@ -235,8 +234,8 @@ class Retro:
             last_s = max([last_s, *(track.end_s for _, track in people)])
             self._stop.wait(REST * (time.monotonic() - begun_s))
         hours = max(last_s - first_s, 0.0) / HOUR_S if searched else 0.0
-        prior = self._background.people_per_hour or PRIOR_PER_HOUR
-        rate = max(order.people_per_hour, (searched + PRIOR_PEOPLE) / (hours + PRIOR_PEOPLE / prior))
+        passed = people_per_hour(searched, hours, self._background.people_per_hour)
+        rate = max(order.people_per_hour, passed)
         found = [one for one in found if one.p_value <= one.query.promise.chance(rate)]
         return searched, sorted(found, key=lambda one: one.p_value), rate
 
@@ -267,7 +266,7 @@ class Retro:
         keys = np.array([key for key, _ in rows])
         found = []
         for k, query in enumerate(queries):
-            if query.view not in (AUTO, view) and view != UNKNOWN:
+            if not query.looks_at(view):
                 continue
             scores = (vectors @ query.vector).astype(np.float64)
             # The store does not say of how many pictures a vector is the mean: the less remarkable of both counts.
@@ -304,25 +303,15 @@ class Retro:
 
     def _hit(self, track: StoredTrack, one: _Candidate, rate: float, now_s: float) -> Hit:
         allowed = one.query.promise.chance(rate)
-        return Hit(
+        return hit_on(
+            one.query,
+            track,
+            self._past.frame_px,
             # Its time is that of finding, see `found_afterwards`; also where the clock is behind the footage.
             id=uuid7(max(int(now_s * 1000), int(track.end_s * 1000) + 2)),
             revision=1,
-            query_id=one.query.id,
-            query=one.query.text,
-            track_id=track.id,
-            camera=track.camera,
-            view=track.view,
-            encoder_id=track.encoder_id,
             score=one.score,
             p_value=one.p_value,
             false_alarms_per_hour=one.p_value * rate,
             threshold=max(one.stick.score_at(allowed, many) for many in (False, True)),
-            start_s=track.start_s,
-            end_s=track.end_s,
-            best_s=track.best_s,
-            frame=track.frame,
-            box_xywh_px=track.box_xywh_px,
-            frame_px=self._past.frame_px,
-            place=track.place,
         )

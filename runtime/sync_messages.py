@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tagclip.runtime.errors import HitError, SyncError, one_line
-from tagclip.runtime.fields import canonical_json
 from tagclip.runtime.hit import Hit, hit_of
 from tagclip.runtime.keys import PrivateKey, PublicKey
 from tagclip.runtime.sync_fields import DEVICE_NAME as DEVICE_NAME
 from tagclip.runtime.sync_fields import Row, parse, sync_errors
+from tagclip.runtime.sync_signed import with_signature, without_signature
 from tagclip.runtime.sync_track import MAX_VECTOR, ToldTrack, told_track
 
 HIT, PICTURE, STATUS = "hit", "picture", "status"
@@ -33,7 +33,6 @@ MAX_QUERIES_BYTES = 8 << 20
 MAX_WANTED = 16  # thumbnails named in an answer
 JPEG = b"\xff\xd8\xff"  # how every picture begins
 
-# In front of the signed bytes: a signature that the same key gave for something else never fits a set of queries.
 PREFIX = b"tagclip query set 1\n"
 
 _YEAR_10000_S = 253_402_300_799.0
@@ -259,7 +258,7 @@ def sign(document: dict[str, Any], key: PrivateKey) -> dict[str, Any]:
             for query in queries
         ]
     query_set_of(packed)
-    return {**packed, "signature": base64.b64encode(key.sign(_signed(packed))).decode("ascii")}
+    return with_signature(packed, PREFIX, key)
 
 
 def verify(document: object, key: PublicKey) -> QuerySet:
@@ -269,16 +268,7 @@ def verify(document: object, key: PublicKey) -> QuerySet:
         SyncError: the owner of `key` did not sign it, or a field is absent, unknown, wrong or out of range.
         MissingExtraError: cryptography is not installed.
     """
-    with sync_errors():
-        fields = Row(document, "queries")
-        signature = fields.base64("signature", least=64, most=64)
-    assert isinstance(document, dict)
-    unsigned = {name: value for name, value in document.items() if name != "signature"}
-    if not key.verifies(signature, _signed(unsigned)):
-        raise SyncError(
-            f"queries.signature: key {key.id} did not sign this query set; enrol the device again"
-        )
-    return query_set_of(unsigned)
+    return query_set_of(without_signature(document, PREFIX, key, root="queries", what="query set"))
 
 
 def query_set_of(document: object) -> QuerySet:
@@ -313,11 +303,6 @@ def pack_vector(vector: Any) -> str:
         return base64.b64encode(struct.pack(f"<{len(vector)}e", *map(float, vector))).decode("ascii")
     except (TypeError, ValueError, OverflowError, struct.error) as error:
         raise SyncError(f"queries.vector: expected numbers of at most 65,504: {error}") from error
-
-
-def _signed(unsigned: dict[str, Any]) -> bytes:
-    with sync_errors():
-        return PREFIX + canonical_json(unsigned)
 
 
 def _query(row: object, where: str) -> Query:

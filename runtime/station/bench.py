@@ -95,7 +95,7 @@ def measure(
                 sequence = 0
                 while not stop.wait(every_s):
                     sequence += 1
-                    batch = {"device": name, "messages": [_message(name, sequence)], "status": {}}
+                    batch = {"device": name, "messages": [hit_message(name, sequence)], "status": {}}
                     begun_s = time.monotonic()
                     answer = carrier.exchange(json.dumps(batch).encode(), EXCHANGE_S)
                     if answer.rejected:
@@ -176,7 +176,8 @@ def _add(station: Station, text: str) -> None:
     station.queries.add(query | {"alarms_per_hour": None, "alarms_per_1000": None}, "bench")
 
 
-def _message(device: str, sequence: int) -> dict[str, object]:
+def hit_message(device: str, sequence: int) -> dict[str, object]:
+    """A hit that a device hands in, as JSON says it."""
     now_s = time.time()
     hit = Hit(
         uuid7(), 1, "q1", "a woman in a red jacket", uuid7(), "north", "aerial", "e" * 16, 0.4, 1e-4, 0.1, 0.3,

@@ -25,12 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from tagclip.runtime.errors import MachineError, SyncError
-from tagclip.runtime.hit import Hit
-from tagclip.runtime.ids import uuid7
+from tagclip.runtime.station.bench import hit_message
 from tagclip.runtime.station.server import TLS_BUFFER_BYTES
 from tagclip.runtime.station.station import TLS, open_records
 from tagclip.runtime.station.store import Store
-from tagclip.runtime.sync_messages import HIT, Message
 
 START_S = 120.0
 WAIT_S = 25  # of a device's question for queries, as `sync_client` asks
@@ -153,7 +151,7 @@ async def _live(
         while not await _waited(stop, due_s - time.monotonic()):
             sequence += 1
             body = json.dumps(
-                {"device": name, "messages": [_message(name, sequence)], "status": {"depth": 0}}
+                {"device": name, "messages": [hit_message(name, sequence)], "status": {"depth": 0}}
             ).encode()
             begun_s = time.monotonic()
             status, answer = await line.ask("POST", "/api/v1/device/messages", body)
@@ -236,15 +234,6 @@ class _Line:
     def drop(self) -> None:
         """End it at once."""
         self._writer.transport.abort()
-
-
-def _message(device: str, sequence: int) -> dict[str, object]:
-    now_s = time.time()
-    hit = Hit(
-        uuid7(), 1, "q1", "a woman in a red jacket", uuid7(), "north", "aerial", "e" * 16, 0.4, 1e-4, 0.1, 0.3,
-        now_s - 2, now_s, now_s - 1, 7, (1.0, 2.0, 30.0, 80.0), (768, 576),
-    )  # fmt: skip
-    return Message(str(uuid7()), device, HIT, now_s, str(uuid7()), sequence, hit.to_json()).to_json()
 
 
 def _percentiles(times_s: list[float]) -> dict[str, float]:

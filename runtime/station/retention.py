@@ -13,7 +13,7 @@ import time
 from tagclip.runtime.hit import CONFIRMED
 from tagclip.runtime.station.audit import record
 from tagclip.runtime.station.database import Connection, Database
-from tagclip.runtime.station.tracks import ROW_BYTES, delete_tracks
+from tagclip.runtime.station.tracks import ROW_BYTES, delete_oldest
 
 MESSAGE_DAYS = (
     90.0  # how long a message's id is remembered: a device that was away for longer may repeat itself
@@ -49,11 +49,11 @@ def forget(
     """
     before_s, decided_s = now_s - days * 86400, now_s - confirmed_days * 86400
     gone = 0
-    while count := _delete(
-        database, _OLD, (before_s, decided_s, decided_s), 500, f"older than {days:g} days"
+    while count := delete_oldest(
+        database, "hits", _OLD, (before_s, decided_s, decided_s), 500, f"older than {days:g} days"
     ):
         gone += count
-    while delete_tracks(database, before_s, 500, f"older than {days:g} days"):
+    while delete_oldest(database, "tracks", "received_s < ?", (before_s,), 500, f"older than {days:g} days"):
         pass
     with database.write() as connection:
         # Of hits that never came, and what is no longer sent again.
@@ -69,9 +69,9 @@ def forget(
 def _make_room(database: Database, max_bytes: int) -> int:
     gone, reason = 0, f"more than {max_bytes} bytes"
     while _size(database) > max_bytes:
-        if delete_tracks(database, _oldest_s(database), 2000, reason):
+        if delete_oldest(database, "tracks", "received_s < ?", (_oldest_s(database),), 2000, reason):
             continue
-        if count := _delete(database, "review <> ?", (CONFIRMED,), 50, reason):
+        if count := delete_oldest(database, "hits", "review <> ?", (CONFIRMED,), 50, reason):
             gone += count
             continue
         with database.write() as connection:
@@ -79,7 +79,7 @@ def _make_room(database: Database, max_bytes: int) -> int:
             others += connection.execute("DELETE FROM quarantine").rowcount
         if others:
             continue
-        count = _delete(database, "1 = 1", (), 50, f"{reason}, confirmed ones alone")
+        count = delete_oldest(database, "hits", "1 = 1", (), 50, f"{reason}, confirmed ones alone")
         if not count:
             break
         gone += count
@@ -150,22 +150,6 @@ def delete_hit(database: Database, hit_id: str, by: str) -> bool:
         record(connection, by, "hit.delete", hit=hit_id)
     database.fold()
     return True
-
-
-def _delete(database: Database, where: str, values: tuple[object, ...], most: int, reason: str) -> int:
-    """The oldest hits, in transactions that are short: devices wait for them."""
-    with database.write() as connection:
-        rows = connection.execute(
-            f"SELECT id FROM hits WHERE {where} ORDER BY received_s, place LIMIT ?", (*values, most)
-        ).fetchall()
-        connection.executemany("DELETE FROM pictures WHERE hit_id = ?", rows)
-        connection.executemany("DELETE FROM hits WHERE id = ?", rows)
-        if rows:
-            first, last = rows[0][0], rows[-1][0]
-            record(
-                connection, "station", "hits.delete", count=len(rows), reason=reason, first=first, last=last
-            )
-    return len(rows)
 
 
 def _size(database: Database) -> int:

@@ -21,7 +21,7 @@ from tagclip.runtime.hit import REVIEWS
 from tagclip.runtime.picture_key import PictureKeys, opened, sealed
 from tagclip.runtime.station.audit import record
 from tagclip.runtime.station.database import Connection, Database
-from tagclip.runtime.station.tracks import keep_track, owner_of, wanted_of
+from tagclip.runtime.station.tracks import is_news, keep_track, owner_of, wanted_of
 from tagclip.runtime.sync_fields import DEVICE_NAME
 from tagclip.runtime.sync_messages import (
     HIT,
@@ -335,14 +335,7 @@ def _keep(connection: Connection, message: Message, now_s: float, keys: PictureK
     owner = connection.execute("SELECT device FROM hits WHERE id = ?", (hit_id,)).fetchone()
     if owner and owner[0] != message.device:
         return f"message.body: hit {hit_id} is another device's"
-    new = connection.execute(
-        "INSERT INTO messages(device, id, received_s) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
-        (message.device, message.id, now_s),
-    ).rowcount
-    if (
-        not new
-        or connection.execute("SELECT 1 FROM deleted_hits WHERE id = ?", (hit_id,)).fetchone() is not None
-    ):
+    if not is_news(connection, message, hit_id, now_s):
         return None
     if message.kind == HIT:
         # A person's review stays: the device does not know it.

@@ -103,6 +103,16 @@ class Tracks:
         return HERE, opened(bytes(jpeg), owner_of(track_id, device), self._keys, f"track {track_id}")
 
 
+def is_news(connection: Connection, message: Message, about: str, now_s: float) -> bool:
+    """Note a message's id; False if it came before, or what it is `about` (hit or track) was deleted for good."""
+    new = connection.execute(
+        "INSERT INTO messages(device, id, received_s) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
+        (message.device, message.id, now_s),
+    ).rowcount
+    deleted = connection.execute("SELECT 1 FROM deleted_hits WHERE id = ?", (about,)).fetchone()
+    return bool(new) and deleted is None
+
+
 def keep_track(
     connection: Connection, message: Message, now_s: float, keys: PictureKeys | None
 ) -> str | None:
@@ -111,12 +121,7 @@ def keep_track(
     row = connection.execute("SELECT device, boot_id, seq FROM tracks WHERE id = ?", (track_id,)).fetchone()
     if row and row[0] != message.device:
         return f"message.body: track {track_id} is another device's"
-    new = connection.execute(
-        "INSERT INTO messages(device, id, received_s) VALUES(?, ?, ?) ON CONFLICT DO NOTHING",
-        (message.device, message.id, now_s),
-    ).rowcount
-    deleted = connection.execute("SELECT 1 FROM deleted_hits WHERE id = ?", (track_id,)).fetchone()
-    if not new or deleted is not None:
+    if not is_news(connection, message, track_id, now_s):
         return None
     if message.kind == TRACK:
         # Of one boot the later counts; another boot tells a track again only when the one before was cut off.
@@ -153,19 +158,28 @@ def vector_of(message: Message, received_s: float) -> TrackVector:
     )
 
 
-def delete_tracks(database: Database, before_s: float, most: int, reason: str) -> int:
-    """Delete the oldest tracks that came before `before_s`, with their pictures; how many, at most `most`."""
+def delete_oldest(
+    database: Database, table: str, where: str, values: tuple[object, ...], most: int, reason: str
+) -> int:
+    """Delete rows of `hits` or `tracks` with their pictures, in a transaction that is short: devices wait for it."""
     with database.write() as connection:
         rows = connection.execute(
-            "SELECT id FROM tracks WHERE received_s < ? ORDER BY received_s, place LIMIT ?", (before_s, most)
+            f"SELECT id FROM {table} WHERE {where} ORDER BY received_s, place LIMIT ?", (*values, most)
         ).fetchall()
         connection.executemany("DELETE FROM pictures WHERE hit_id = ?", rows)
-        connection.executemany("DELETE FROM wanted_pictures WHERE track_id = ?", rows)
-        connection.executemany("DELETE FROM tracks WHERE id = ?", rows)
+        if table == "tracks":
+            connection.executemany("DELETE FROM wanted_pictures WHERE track_id = ?", rows)
+        connection.executemany(f"DELETE FROM {table} WHERE id = ?", rows)
         if rows:
             first, last = rows[0][0], rows[-1][0]
             record(
-                connection, "station", "tracks.delete", count=len(rows), reason=reason, first=first, last=last
+                connection,
+                "station",
+                f"{table}.delete",
+                count=len(rows),
+                reason=reason,
+                first=first,
+                last=last,
             )
     return len(rows)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 from pathlib import Path
-from typing import Any
+
+from beside import load
 
 from tagclip.runtime.station.database import Database
 from tagclip.runtime.station.mqtt_access import passwords
 from tagclip.runtime.station.station import RECORDS, TLS
 from tagclip.runtime.station.store import Store
 from tagclip.runtime.station.tls import own_identity
-
-GROUND = Path(__file__).parent.parent / "runtime" / "mqtt_ground.py"
 
 
 class Broker:
@@ -24,10 +22,7 @@ class Broker:
     """
 
     def __init__(self, data: Path, host: str) -> None:
-        spec = importlib.util.spec_from_file_location("mqtt_ground", GROUND)
-        assert spec and spec.loader
-        ground: Any = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(ground)
+        ground = load("mqtt_ground")
         if ground.BINARY is None or ground.PASSWD is None:
             raise OSError("mosquitto is not installed (apt install mosquitto)")
         identity = own_identity(data / TLS, [host, socket.gethostname(), "127.0.0.1"])

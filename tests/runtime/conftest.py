@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from beside import load
 from chaos.disk import Disk
 
 
@@ -15,15 +15,17 @@ from chaos.disk import Disk
 def postgres() -> Iterator[Any]:
     """A PostgreSQL server (postgres_server.py); skips where none is installed. Its database is whoever's turn it is."""
     pytest.importorskip("pg8000")
-    spec = importlib.util.spec_from_file_location(
-        "postgres_server", Path(__file__).parent / "postgres_server.py"
-    )
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    server = module.Server()
+    server = load("postgres_server").Server()
     yield server
     server.close()
+
+
+@pytest.fixture
+def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A station behind a broker (mqtt_ground.py), whose rules may be another's: the parameter."""
+    opened = load("mqtt_ground").Ground(tmp_path, getattr(request, "param", None))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tagclip.runtime.health import Health
 from tagclip.runtime.outbox import Outbox
 from tagclip.runtime.station.mqtt import MqttSide
@@ -30,6 +32,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "link.md"
 BINARY = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
 PASSWD = shutil.which("mosquitto_passwd", path="/usr/bin:/usr/local/bin")
 STATION, PASSWORD = "~station", "the station's, long enough"
+needs_broker = pytest.mark.skipif(
+    BINARY is None or PASSWD is None, reason="mosquitto is not installed (apt install mosquitto)"
+)
 START_S = 20.0
 EVERYBODY = "pattern readwrite #\n"  # rules that keep nobody apart
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import random
 import socket
@@ -10,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ from click.testing import CliRunner
 
 for package in ("paho.mqtt", "argon2", "starlette", "cryptography"):
     pytest.importorskip(package)
+
+from beside import load
 
 from tagclip.runtime.cli import root
 from tagclip.runtime.errors import CredentialError, LinkError, RefusedError
@@ -35,27 +35,8 @@ from tagclip.runtime.sync_mqtt import MqttCarrier
 from tagclip.runtime.sync_mqtt_wire import ANSWER, BATCH, HELLO, QUERIES, Heard, place_of, topic_of
 from tagclip.runtime.sync_seal import DOWN, UP, Seal, secret_of
 
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 writer, grounds = load("outbox_writer"), load("mqtt_ground")
-needs_broker = pytest.mark.skipif(
-    grounds.BINARY is None or grounds.PASSWD is None,
-    reason="mosquitto is not installed (apt install mosquitto)",
-)
-
-
-@pytest.fixture
-def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = grounds.Ground(tmp_path, getattr(request, "param", None))
-    yield opened
-    opened.close()
+needs_broker = grounds.needs_broker
 
 
 @needs_broker

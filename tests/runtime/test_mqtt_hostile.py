@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import importlib.util
 import logging
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ import pytest
 
 for package in ("paho.mqtt", "argon2", "starlette", "cryptography"):
     pytest.importorskip(package)
+
+from beside import load
 
 from tagclip.runtime.station import mqtt
 from tagclip.runtime.station.mqtt import MAX_HEARD_BYTES, MqttSide
@@ -28,26 +28,8 @@ from tagclip.runtime.sync_seal import SEALED, UP, Seal, secret_of
 HOSTILE = int(os.environ.get("TAGCLIP_HOSTILE", "500"))
 
 
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 grounds = load("mqtt_ground")
-needs_broker = pytest.mark.skipif(
-    grounds.BINARY is None or grounds.PASSWD is None,
-    reason="mosquitto is not installed (apt install mosquitto)",
-)
-
-
-@pytest.fixture
-def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
-    opened = grounds.Ground(tmp_path, getattr(request, "param", None))
-    yield opened
-    opened.close()
+needs_broker = grounds.needs_broker
 
 
 def hostile(rng: random.Random, seal: Seal, topic: str) -> tuple[bytes, bytes]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import re
 import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,17 +22,10 @@ for _package in (
 ):
     pytest.importorskip(_package)
 
+from beside import load
+
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.station.server import Server
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 worlds, browsers = load("page_world"), load("page_chromium")
 pytestmark = pytest.mark.skipif(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import sqlite3
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ import pytest
 pytest.importorskip("argon2")
 pytest.importorskip("cryptography")
 
+from beside import load
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tagclip.runtime.errors import KeyFileError, MissingExtraError, OutputError, StoreError
@@ -201,16 +200,7 @@ def test_a_stores_key_is_changed_and_nothing_of_before_is_left(tmp_path: Path) -
 # ---- a device's outbox
 
 
-def neighbour(name: str) -> ModuleType:
-    """A module beside this one."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-WRITER, STATION = neighbour("outbox_writer"), neighbour("test_station_store")
+WRITER, STATION = load("outbox_writer"), load("test_station_store")
 
 
 def test_an_outbox_keeps_no_picture_in_plain_and_sends_it_as_it_was(tmp_path: Path) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 pytest.importorskip("argon2")
 pytest.importorskip("cryptography")
+
+from beside import load
 
 from tagclip.runtime.ids import uuid7
 from tagclip.runtime.station.audit import audit_page, verify_audit
@@ -27,16 +27,7 @@ DAY_S = 86400.0
 ROOM = 1 << 40
 
 
-def neighbour(name: str) -> ModuleType:
-    """A module beside this one."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-STATION = neighbour("test_station_store")
+STATION = load("test_station_store")
 
 
 @pytest.fixture

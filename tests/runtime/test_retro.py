@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 
 pytest.importorskip("onnxruntime")
+
+from beside import load
 
 from tagclip.runtime.alerts import Alerts, Promise, StandingQuery
 from tagclip.runtime.health import Health
@@ -28,16 +28,7 @@ JPEG = b"\xff\xd8\xff\xe0 a picture"
 NONE: frozenset[uuid.UUID] = frozenset()
 
 
-def neighbour(name: str) -> ModuleType:
-    """A module beside this one."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ALERTS = neighbour("test_alerts")
+ALERTS = load("test_alerts")
 BACKGROUND = ALERTS.background(2000)
 
 

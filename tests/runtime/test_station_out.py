@@ -9,7 +9,6 @@ import hashlib
 import hmac
 import http.client
 import http.server
-import importlib.util
 import io
 import json
 import os
@@ -32,6 +31,8 @@ import pytest
 for _package in ("argon2", "cryptography", "jinja2", "onnxruntime", "starlette", "uvicorn"):
     pytest.importorskip(_package)
 
+from beside import load
+
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.errors import ConfigError, KeyFileError, OutputError, StoreError
 from tagclip.runtime.picture_key import new_picture_key, read_picture_keys
@@ -49,14 +50,6 @@ from tagclip.runtime.station.webhooks import WebhookFeed, read_secret, signed, w
 WAIT_S = 30.0  # that nothing needs
 EXPORT = "/api/v1/export/hits"
 SECRET = b"thirty-two bytes of a secret key"
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 worlds = load("page_world")

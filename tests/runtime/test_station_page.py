@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import re
 import sqlite3
@@ -19,6 +18,8 @@ import pytest
 for _package in ("argon2", "cryptography", "jinja2", "onnxruntime", "starlette", "uvicorn"):
     pytest.importorskip(_package)
 
+from beside import load
+
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.ids import uuid7
@@ -28,15 +29,6 @@ from tagclip.runtime.station.page_routes import PAGES, PARTS
 from tagclip.runtime.station.page_shell import STATIC, version
 from tagclip.runtime.station.page_tiles import Tiles
 from tagclip.runtime.station.server import Server
-
-
-def load(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / f"{name}.py")
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
 
 worlds = load("page_world")
 NASTY = "<script>alert(1)</script>\"'{{ 7 * 7 }}"
