@@ -187,11 +187,12 @@ def test_both_engines_keep_and_answer_the_same(
         # The same clock, secrets and ids, so that everything is comparable, to the last hash of the audit log.
         clock, word, name = itertools.count(), itertools.count(), itertools.count(500)
         with monkeypatch.context() as patch:
+            me = threading.get_ident()
             # Each look is an eighth of a second later; threads that another test left have the real time.
             patch.setattr(
                 time,
                 "time",
-                lambda clock=clock, me=threading.get_ident(), real=time.time: (
+                lambda clock=clock, me=me, real=time.time: (
                     1_800_000_000.1 + next(clock) / 8 if threading.get_ident() == me else real()
                 ),
             )
