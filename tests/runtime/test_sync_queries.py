@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,6 +95,32 @@ def test_an_expired_or_foreign_set_that_was_kept(side: Side, station: Any, key: 
     for text in ("", "{", json.dumps({**sign(document, key), "revision": 4})):
         path.write_text(text)
         assert side.client(port=1).revision == 0
+
+
+def test_one_that_was_away_for_a_week_and_a_new_one_end_with_the_same_set(
+    side: Side, station: Any, key: PrivateKey, tmp_path: Path
+) -> None:
+    week_ago_s = time.time() - 8 * 86_400
+    old = {
+        "revision": 3,
+        "issued_s": week_ago_s,
+        "expires_s": week_ago_s + 30 * 86_400,
+        "queries": [query(1)],
+    }
+    (side.folder / "queries.json").write_text(json.dumps(sign(old, key)))
+    folder = tmp_path / "enrolled an hour ago"
+    folder.mkdir()
+    new = Side(folder, station, key.public)
+    try:
+        station.publish(40, [query(2), query(7, alarms_per_hour=3.0)])
+        clients = side.client(), new.client()
+        assert until(lambda: [client.revision for client in clients] == [40, 40])
+        assert side.sets[0].revision == 3  # in force until it heard of the newer one
+        assert side.sets[-1] == new.sets[-1] and [q.id for q in new.sets[-1].queries] == ["q2", "q7"]
+        kept = [json.loads((place / "queries.json").read_text()) for place in (side.folder, folder)]
+        assert kept[0] == kept[1]
+    finally:
+        new.close()
 
 
 class FastClock:
