@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from typing import Any
 
@@ -14,14 +15,18 @@ from tagclip.runtime.station.users import MOST_PASSWORD, ROLES
 from tagclip.runtime.station.web import ANYONE, COOKIE, EVERY_ROLE, ONLY_ADMIN, Answer, Ask, Refusal, Route
 
 MAX_ROWS = 1000
+LEAST_FREE_BYTES = 64 << 20  # of the disk; a write of SQLite may need its log's length and more
 _SET = "Path=/; Secure; HttpOnly; SameSite=Strict"
 
 
 def health(ask: Ask) -> Answer:
-    """That it answers, whether it has room, and whether webhooks take what they are told; anybody may ask."""
+    """That it answers, whether it and its disk have room, and whether webhooks take events; anybody may ask."""
     with ask.station.database.read() as connection:
         connection.execute("SELECT 1 FROM query_set").fetchone()
     reasons = {"room": ask.station.trouble} if ask.station.trouble else {}
+    free = shutil.disk_usage(ask.station.data).free
+    if free < LEAST_FREE_BYTES:
+        reasons["disk"] = f"{free / 1e6:,.0f} MB left; devices keep their hits while nothing can be written"
     states = [state() for state in ask.station.webhooks]
     if any(slow for _, slow in states):
         reasons["webhooks"] = "one takes no events; the log says why"
