@@ -67,16 +67,15 @@ def forget(
 
 
 def _make_room(database: Database, max_bytes: int) -> int:
+    """Whoever has most gives first, so that one device, were it taken over, cannot push out what others told."""
     gone, reason = 0, f"more than {max_bytes} bytes"
     while _size(database) > max_bytes:
-        if delete_oldest(database, "tracks", "received_s < ?", (_oldest_s(database),), 2000, reason):
-            continue
-        if count := delete_oldest(database, "hits", "review <> ?", (CONFIRMED,), 50, reason):
-            gone += count
+        device = _largest(database)
+        if device is not None:
+            gone += _less_of(database, device, reason)
             continue
         with database.write() as connection:
-            others = connection.execute(f"DELETE FROM pictures WHERE {_LOOSE}").rowcount
-            others += connection.execute("DELETE FROM quarantine").rowcount
+            others = connection.execute("DELETE FROM quarantine").rowcount
         if others:
             continue
         count = delete_oldest(database, "hits", "1 = 1", (), 50, f"{reason}, confirmed ones alone")
@@ -87,11 +86,42 @@ def _make_room(database: Database, max_bytes: int) -> int:
     return gone
 
 
-def _oldest_s(database: Database) -> float:
-    """When the oldest hit came that nobody confirmed; what came before it is older."""
+def _largest(database: Database) -> str | None:
+    """The device of which most bytes are kept, confirmed hits and quarantine aside; None if of nobody."""
     with database.read() as connection:
         row = connection.execute(
-            "SELECT min(received_s) FROM hits WHERE review <> ?", (CONFIRMED,)
+            "SELECT device, sum(size) FROM ("
+            " SELECT device, length(document) AS size FROM hits WHERE review <> ?"
+            " UNION ALL SELECT device, ? FROM tracks"
+            " UNION ALL SELECT device, length(jpeg) FROM pictures"
+            "  WHERE hit_id NOT IN (SELECT id FROM hits WHERE review = ?)"
+            ") AS kept GROUP BY device ORDER BY 2 DESC, device LIMIT 1",
+            (CONFIRMED, ROW_BYTES, CONFIRMED),
+        ).fetchone()
+    return None if row is None else str(row[0])
+
+
+def _less_of(database: Database, device: str, reason: str) -> int:
+    """Delete a device's pictures of nothing that it told, else its oldest tracks or hits; how many hits."""
+    with database.write() as connection:
+        loose = connection.execute(
+            "DELETE FROM pictures WHERE device = ? AND hit_id NOT IN (SELECT id FROM hits WHERE device = ?)"
+            " AND hit_id NOT IN (SELECT id FROM tracks WHERE device = ?)",
+            (device, device, device),
+        )
+        if loose.rowcount:
+            return 0
+    oldest_s = _oldest_s(database, device)
+    if delete_oldest(database, "tracks", "device = ? AND received_s < ?", (device, oldest_s), 2000, reason):
+        return 0
+    return delete_oldest(database, "hits", "device = ? AND review <> ?", (device, CONFIRMED), 50, reason)
+
+
+def _oldest_s(database: Database, device: str) -> float:
+    """When a device's oldest hit came that nobody confirmed; what came before it is older."""
+    with database.read() as connection:
+        row = connection.execute(
+            "SELECT min(received_s) FROM hits WHERE device = ? AND review <> ?", (device, CONFIRMED)
         ).fetchone()
     return _NEVER_S if row[0] is None else float(row[0])
 

@@ -47,12 +47,12 @@ def queries(database: Database, tmp_path: Path) -> Queries:
     return Queries(database, signing_key(tmp_path), lambda revision: None)
 
 
-def told(store: Store, count: int, query_id: str = "q1") -> list[str]:
+def told(store: Store, count: int, query_id: str = "q1", device: str = "d1") -> list[str]:
     """Hits with pictures, told to the station; their ids."""
     bodies = [STATION.hit_body(query_id=query_id) for _ in range(count)]
-    rows = [STATION.message("d1", "hit", body) for body in bodies]
-    rows += [STATION.message("d1", "picture", STATION.picture_body(body["id"])) for body in bodies]
-    assert len(store.take(Batch("d1", rows, {})).acks) == 2 * count
+    rows = [STATION.message(device, "hit", body) for body in bodies]
+    rows += [STATION.message(device, "picture", STATION.picture_body(body["id"])) for body in bodies]
+    assert len(store.take(Batch(device, rows, {})).acks) == 2 * count
     return [body["id"] for body in bodies]
 
 
@@ -160,6 +160,23 @@ def test_for_room_confirmed_hits_go_last_and_it_is_said(
         row["facts"]["reason"] for row in audit_page(database, 0, 1000) if row["action"] == "hits.delete"
     ]
     assert reasons[-1].endswith("confirmed ones alone") and not reasons[0].endswith("alone")
+
+
+def test_one_device_cannot_push_out_what_others_told(store: Store, database: Database) -> None:
+    """Neither with hits nor with pictures of hits that never come, its own or those of another device."""
+    others = told(store, 10, device="d2")  # the oldest
+    flood = told(store, 60)
+    each = len(STATION.JPEG) + len(json.dumps(STATION.hit_body()))
+    assert (
+        forget(database, time.time(), 1000, 40 * each) == len(flood) - len(set(left(store)) & set(flood)) > 0
+    )
+    assert set(others) < set(left(store))
+    loose = [STATION.picture_body(str(uuid7())) for _ in range(200)]
+    loose += [STATION.picture_body(hit) for hit in others]
+    store.take(Batch("d3", [STATION.message("d3", "picture", body) for body in loose], {}))
+    before = left(store)
+    assert forget(database, time.time(), 1000, 41 * each) == 0 and left(store) == before
+    assert store.picture(others[0], "ann") == STATION.JPEG
 
 
 def test_a_hit_is_deleted_for_good_whatever_still_comes_of_it(store: Store, database: Database) -> None:
