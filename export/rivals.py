@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,10 +37,12 @@ class Rival:
 
     Attributes:
         facts: model, weights, engine, precision, threads, input_px and parameters, for the report.
-        embed: takes crops RGB uint8 (h, w, 3), gives float32 (N, D), unit rows.
+        dim: D, of its vectors.
+        embed: takes crops RGB uint8 (h, w, 3), gives float32 (N, D), unit rows; (0, D) for no crops.
     """
 
     facts: dict[str, Any]
+    dim: int
     embed: Callable[[Crops], Vectors] = field(repr=False)
 
 
@@ -88,12 +91,15 @@ def build(names: Sequence[str], model: str = MODEL) -> dict[str, Rival]:
         starts = {threads: NAMES[name](visual, graph, threads) for threads in sorted({1, own_cores()})}
         threads = _quickest({count: run for count, (_, run) in starts.items()}, example)
         engine, run = starts[threads]
+        dim = run(example).shape[1]
 
         def embed(crops: Crops) -> Vectors:
+            if not crops:
+                return np.empty((0, dim), np.float32)
             vectors = run(pixels(crops))
             return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
-        return Rival(facts | {"engine": engine, "threads": threads}, embed)
+        return Rival(facts | {"engine": engine, "threads": threads}, dim, embed)
 
     return {name: rival(name) for name in names}
 
@@ -136,10 +142,14 @@ def _onnxruntime(_visual: torch.nn.Module, graph: Graph, threads: int) -> tuple[
 
 
 def _openvino(_visual: torch.nn.Module, graph: Graph, threads: int) -> tuple[str, Run]:
+    # At its import it reports to its maker, where this package is. Without it a stub of its own does nothing.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
         openvino: Any = importlib.import_module("openvino")  # it has no types
     except ImportError as error:
-        raise MissingExtraError("openvino is not installed; this needs: pip install openvino") from error
+        raise MissingExtraError(
+            "openvino is not installed; this needs: pip install 'tagclip[bench]'"
+        ) from error
 
     core = openvino.Core()
     options = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}

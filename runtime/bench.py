@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.runtime.background import UNKNOWN, Background, People
+from tagclip.runtime.bench_encoders import OURS
 from tagclip.runtime.bench_scene import Scene, Shown
 from tagclip.runtime.boxes import Detections, Detector
 from tagclip.runtime.crops import CropKeeper, cut
@@ -63,6 +64,7 @@ class Work:
         judge: of the standing queries.
         store: takes people in; None leaves the stage out.
         look: tells how the machine is; called between frames, about once a second.
+        name: of the encoder.
     """
 
     detector: Callable[[], Detector]
@@ -70,6 +72,7 @@ class Work:
     judge: Judge
     store: TrackStore | None = None
     look: Callable[[], dict[str, Any]] = dict
+    name: str = OURS
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Pass:
 
     Attributes:
         people: how many are in each frame; None for as many as the detector finds.
+        encoder: its name.
         boxes: (frames,) people of each frame that counts.
         times_ns: stage, or `LATENCY`, -> a time for each frame that counts; `store` has fewer.
         looks: what `Work.look` told.
@@ -85,6 +89,7 @@ class Pass:
 
     round: int
     people: int | None
+    encoder: str = OURS
     boxes: list[int] = field(default_factory=list)
     times_ns: dict[str, list[int]] = field(default_factory=lambda: {name: [] for name in (*STAGES, LATENCY)})
     looks: list[dict[str, Any]] = field(default_factory=list)
@@ -133,7 +138,7 @@ def measure(
     passes: list[Pass] = []
     for number in range(rounds):
         for count in people:
-            one = Pass(number, count)
+            one = Pass(number, count, work.name)
             _watch(scene.play(count, WARM_UP_FRAMES + frames), work, one)
             passes.append(one)
             progress(len(passes), rounds * len(people))

@@ -68,7 +68,8 @@ def _size(_context: click.Context, _parameter: click.Parameter, text: str | None
     "--against",
     multiple=True,
     type=click.Choice(["open_clip", "onnxruntime", "openvino"]),
-    help="Time an encoder of open_clip beside ours: eager in PyTorch, or exported. Several may be named.",
+    help="Time an encoder of open_clip beside ours, alone and in every frame: eager in PyTorch, or exported. Several "
+    "may be named.",
 )
 @click.option(
     "--data",
@@ -101,7 +102,7 @@ def bench(bundle: Path | None, source: Path | None, out: Path | None, as_json: b
         nonlocal shown, doing
         if noun != doing:
             shown.end()
-            shown, doing = Progress("timing" if noun == "encoders" else "embedding", noun), noun
+            shown, doing = Progress("embedding" if noun == "pictures" else "timing", noun), noun
         shown.update(done, total)
 
     try:

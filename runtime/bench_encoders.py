@@ -37,7 +37,7 @@ def load_rivals(names: Sequence[str]) -> dict[str, Any]:
         built: dict[str, Any] = importlib.import_module("tagclip.export.rivals").build(names)
     except ImportError as error:
         raise MissingExtraError(
-            f"{error.name or error} is not installed; --against needs: pip install 'tagclip[export]'"
+            f"{error.name or error} is not installed; --against needs: pip install 'tagclip[bench]'"
         ) from error
     return built
 

@@ -28,7 +28,8 @@ ratios.
   frame can ask for: the device embeds only the few crops that it keeps.
 * **Stages**: decode the next frame, detect, track (boxes to tracks, crops cut and kept), embed, match, store (the
   frame's people as pictures and vectors on the disk, after the alert and only every few frames). Frames a second: all
-  stages but store, one after the other, as the device works.
+  stages but store, one after the other, as the device works. With a rival's encoder in the place of ours everything
+  else is the same, its frames are fewer, and nobody is stored.
 * **Encoders** run on the same crops in turn, round by round, each with its own preprocessing, open_clip's with one
   thread or with one a core, whichever is faster. Ratios are the median over rounds. open_clip's have random weights,
   which change no time.
@@ -105,16 +106,18 @@ def _alerts(runs: Mapping[str, Raw]) -> str:
             rows.append(
                 (
                     key,
+                    _encoder(raw, row),
                     _people(row),
                     *(number(latency and latency[f"p{p}"]) for p in PERCENTILES),
                     number(row["fps"]),
                     str(row["frames"]),
-                    f"{raw['memory']['peak_bytes'] / 1e6:.0f}",
+                    f"{raw['memory']['peak_bytes'] / 1e6:.0f}" if row["encoder"] == OURS else "-",
                     ", ".join(f"{rail} {value:.1f}" for rail, value in watts.items()) or "not shown",
                 )
             )
     head = (
         "run",
+        "encoder",
         "people in a frame",
         "p50",
         "p95",
@@ -135,8 +138,8 @@ def _stages(runs: Mapping[str, Raw]) -> str:
                 f"{number(found['p50'])} ({number(found['p95'])})" if found else "-"
                 for found in (row["stages_ms"][name] for name in STAGES)
             ]
-            rows.append((key, _people(row), *cells))
-    return "## Stages, ms: p50 (p95)\n" + _table(("run", "people in a frame", *STAGES), rows)
+            rows.append((key, _encoder(raw, row), _people(row), *cells))
+    return "## Stages, ms: p50 (p95)\n" + _table(("run", "encoder", "people in a frame", *STAGES), rows)
 
 
 def _encoders(runs: Mapping[str, Raw]) -> str:
@@ -201,6 +204,13 @@ def _notes(runs: Mapping[str, Raw]) -> str:
 
 def _revision(commit: str | None) -> str:
     return "released" if commit is None else commit[:12] + ("+" if commit.endswith("+") else "")
+
+
+def _encoder(raw: Raw, row: Raw) -> str:
+    if row["encoder"] == OURS:
+        return OURS
+    facts = raw["rivals"][row["encoder"]]
+    return f"{facts['model'].partition(',')[0]}, {facts['engine']}"
 
 
 def _people(row: Raw) -> str:

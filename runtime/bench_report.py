@@ -13,7 +13,7 @@ from tagclip.runtime.bench_encoders import OURS
 from tagclip.runtime.bench_machine import mean_watts
 from tagclip.runtime.terminal import aligned
 
-FORMAT = "tagclip-bench 1"  # of a raw file
+FORMAT = "tagclip-bench 2"  # of a raw file
 PERCENTILES = (50, 95, 99)
 FOUND = "as found"  # people: as many as the detector finds
 BUSY_PART = 0.5  # of the cores, by the load before the benchmark
@@ -26,18 +26,18 @@ def summary(raw: Raw) -> dict[str, Any]:
     """The numbers that stand in tables, from the raw times alone.
 
     Returns:
-        "pipeline": for each number of people {"people", "frames", "boxes" (mean of a frame), "latency_ms" and
-        "stages_ms" {stage: ...} (each {"p50", "p95", "p99"}, None without a time), "fps", "uneven" (how far the
-        rounds' medians lie apart, relative to the middle one), "watts" {rail: mean}};
+        "pipeline": for each encoder and number of people {"encoder", "people", "frames", "boxes" (mean of a frame),
+        "latency_ms" and "stages_ms" {stage: ...} (each {"p50", "p95", "p99"}, None without a time), "fps", "uneven"
+        (how far the rounds' medians lie apart, relative to the middle one), "watts" {rail: mean}};
         "encoders": for each batch {"batch", "ms" and "images_per_s" {name: median}, "ratio" {name: how many times ours
         takes}, "ratios" {name: of each round}};
         "hottest_c", "mhz" [least, most] (None where unknown); "warnings".
     """
     passes: Sequence[Raw] = raw["passes"]
     pipeline = []
-    for people in dict.fromkeys(one["people"] for one in passes):
-        same = [one for one in passes if one["people"] == people]
-        pipeline.append(_pipeline(people, same))
+    for encoder, people in dict.fromkeys((one["encoder"], one["people"]) for one in passes):
+        same = [one for one in passes if (one["encoder"], one["people"]) == (encoder, people)]
+        pipeline.append({"encoder": encoder} | _pipeline(people, same))
     looks = [look for one in passes for look in one["looks"]]
     mhz = [value for look in looks for value in look.get("mhz", [])]
     heat = [value for look in looks for value in look.get("temperature_c", {}).values()]
@@ -113,7 +113,7 @@ def _warnings(raw: Raw, found: Raw, looks: Sequence[Raw]) -> list[str]:
     slowed = sorted({name for look in looks for name in look.get("throttled") or ()})
     if slowed:
         warnings.append(f"the machine slowed itself down meanwhile: {', '.join(slowed)}")
-    uneven = [row for row in found["pipeline"] if (row["uneven"] or 0.0) > UNEVEN]
+    uneven = [row for row in found["pipeline"] if row["encoder"] == OURS and (row["uneven"] or 0.0) > UNEVEN]
     if uneven:
         worst = max(uneven, key=lambda row: row["uneven"])
         warnings.append(
@@ -143,14 +143,14 @@ def as_text(raw: Raw) -> str:
         "",
         "camera to alert, ms",
     ]
-    rows = [("people", "p50", "p95", "p99", *(f"{name} p50" for name in STAGES), "frames/s")]
+    rows = [("encoder", "people", "p50", "p95", "p99", *(f"{name} p50" for name in STAGES), "frames/s")]
     for row in found["pipeline"]:
         latency, stages = row["latency_ms"], row["stages_ms"]
         people = FOUND if row["people"] is None else str(row["people"])
         cells = [number(latency and latency[f"p{p}"]) for p in PERCENTILES]
         cells += [number(stages[name] and stages[name]["p50"]) for name in STAGES]
-        rows.append((people, *cells, number(row["fps"])))
-    lines.append(aligned(rows, {0}))
+        rows.append((row["encoder"], people, *cells, number(row["fps"])))
+    lines.append(aligned(rows, {0, 1}))
     lines += ["", "encoder, images/s"]
     names = list(found["encoders"][0]["ms"]) if found["encoders"] else []
     head = ("batch", *names, *(f"{name} takes" for name in names if name != OURS))

@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from tagclip.runtime.bench import STORE_EVERY, WARM_UP_FRAMES, Work, measure, standing_queries
+from tagclip.runtime.bench import STORE_EVERY, WARM_UP_FRAMES, Pass, Work, measure, standing_queries
 from tagclip.runtime.bench_accuracy import accuracy, read_pictures
 from tagclip.runtime.bench_encoders import OURS, compare, load_rivals
 from tagclip.runtime.bench_machine import Watch, describe_machine, git_revision, peak_bytes
@@ -30,6 +30,9 @@ from tagclip.runtime.motion import MotionDetector
 from tagclip.runtime.onnx_detector import OnnxDetector
 from tagclip.runtime.source import VideoSource, open_source
 from tagclip.runtime.store import Retention, TrackStore
+
+# A rival of the size of a ViT needs a second and more for a frame of twenty people.
+RIVAL_ROUNDS, RIVAL_FRAMES = 2, 10
 
 Progress = Callable[[str, int, int], None]
 
@@ -105,6 +108,7 @@ def benchmark(settings: Settings, command: list[str], progress: Progress) -> dic
         )
     peak = peak_bytes()  # of what a device runs: rivals and accuracy come after
     rivals = load_rivals(settings.against)
+    passes += _with_rivals(settings, scene, detector, rivals, progress)
     embeds = {OURS: encoder.embed} | {name: rival.embed for name, rival in rivals.items()}
     progress("encoders", 0, len(settings.people))
     encoders = compare(embeds, people_pictures(), settings.people, settings.rounds)
@@ -125,6 +129,8 @@ def benchmark(settings: Settings, command: list[str], progress: Progress) -> dic
             "frames": settings.frames,
             "warm_up_frames": WARM_UP_FRAMES,
             "rounds": settings.rounds,
+            "rival_frames": RIVAL_FRAMES,
+            "rival_rounds": RIVAL_ROUNDS,
             "queries": settings.queries,
             "store_every": STORE_EVERY,
         },
@@ -136,6 +142,28 @@ def benchmark(settings: Settings, command: list[str], progress: Progress) -> dic
         "accuracy": None if pictures is None else _accuracy(settings, engines, pictures, progress),
     }
     return raw | {"summary": summary(raw)}
+
+
+def _with_rivals(
+    settings: Settings,
+    scene: Scene,
+    detector: Callable[[], Detector],
+    rivals: dict[str, Any],
+    progress: Progress,
+) -> list[Pass]:
+    """The same frames and stages with a rival's encoder in the place of ours; nobody is put into a store."""
+    passes: list[Pass] = []
+    for name, rival in rivals.items():
+        judge = standing_queries(settings.queries, rival.dim)
+        passes += measure(
+            scene,
+            Work(detector, rival, judge, name=name),
+            settings.people,
+            min(RIVAL_FRAMES, settings.frames),
+            min(RIVAL_ROUNDS, settings.rounds),
+            lambda done, total, name=name: progress(f"passes with {name}", done, total),  # type: ignore[misc]
+        )
+    return passes
 
 
 def _video(path: Path) -> VideoSource:

@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
-from tagclip.runtime import bench, bench_encoders, cli
+from tagclip.runtime import bench, bench_encoders, bench_run, cli
 from tagclip.runtime.bench import (
     LATENCY,
     STAGES,
@@ -33,6 +33,7 @@ from tagclip.runtime.bench_machine import Watch, describe_machine, mean_watts
 from tagclip.runtime.bench_page import page, read_raw
 from tagclip.runtime.bench_report import summary
 from tagclip.runtime.bench_scene import EXAMPLE, Scene
+from tagclip.runtime.bench_spread import spread
 from tagclip.runtime.boxes import Detections
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.encoder import ImageEncoder
@@ -335,28 +336,100 @@ def test_encoders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 3 <= len(taken) <= 10 and sum(taken) >= 20_000_000
 
 
+def test_a_rival_in_the_place_of_ours_is_told_apart(
+    call: Callable[..., tuple[int, str, str]],
+    tiny_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its stages stand beside ours, and its slower encoder shows in `embed` and in nothing else."""
+
+    class Theirs:
+        facts: ClassVar = {"model": "Toy, image encoder", "precision": "fp32", "engine": "Abacus 1"}
+        dim = 12
+
+        def embed(self, crops: Sequence[np.ndarray]) -> np.ndarray:
+            time.sleep(SLEEP_S)
+            return np.tile(np.eye(1, self.dim, dtype=np.float32), (len(crops), 1))
+
+    monkeypatch.setattr(bench_run, "load_rivals", lambda names: {name: Theirs() for name in names})
+    monkeypatch.setattr(bench_encoders, "BLOCK_NS", 0)
+    out = tmp_path / "raw.json"
+    status, text, errors = call(tiny_bundle.path, EXAMPLE, *QUICK, "--against", "onnxruntime", "--out", out)
+    assert status == 0, errors
+    assert ["onnxruntime", "3"] in [line.split()[:2] for line in text.splitlines()]
+    raw = read_raw(out)
+    rows = {(row["encoder"], row["people"]): row for row in raw["summary"]["pipeline"]}
+    assert list(rows) == [(OURS, None), (OURS, 1), (OURS, 3), ("onnxruntime", 1), ("onnxruntime", 3)]
+    theirs = rows["onnxruntime", 3]
+    assert theirs["frames"] == 2 * 3 and theirs["stages_ms"]["store"] is None
+    assert theirs["stages_ms"]["embed"]["p50"] >= 1000 * SLEEP_S
+    assert theirs["latency_ms"]["p50"] >= theirs["stages_ms"]["embed"]["p50"]
+    written = page([raw])
+    assert written.count("| A | Toy, Abacus 1 | 3 |") == 2
+    assert written.count("| A | ours | 3 |") == 2
+
+
+def ratios_of(*each: float, rival: str = "theirs", cores: int = 2) -> list[dict[str, Any]]:
+    """Raw files of runs in which one crop takes the rival so many times as long as ours."""
+    return [
+        {
+            "artefact": {"sha256": "0", "engine": "cpu"},
+            "machine": {"cpu": "Abacus", "cores": cores},
+            "rivals": {rival: {}},
+            "encoders": [{"batch": 5}],
+            "summary": {"encoders": [{"batch": 5, "ratio": {rival: ratio}}]},
+        }
+        for ratio in each
+    ]
+
+
+def test_runs_agree_in_their_ratios_or_the_worst_is_told() -> None:
+    (row,) = spread(ratios_of(20.0, 19.0, 20.5, 20.0, 23.0))
+    assert (row["batch"], row["encoder"], row["median"]) == (5, "theirs", 20.0)
+    assert row["farthest"] == pytest.approx(0.15)
+
+
+@pytest.mark.parametrize(
+    ("runs", "said"),
+    [
+        (ratios_of(20.0), "two runs or more, found 1"),
+        (ratios_of(20.0) + ratios_of(20.0, rival="other"), "with the same rivals"),
+        (ratios_of(20.0) + ratios_of(20.0, cores=4), "and machine"),
+        ([row | {"summary": {"encoders": []}} for row in ratios_of(1.0, 1.0)], "with --against"),
+    ],
+    ids=["one", "rivals", "machines", "no ratios"],
+)
+def test_runs_that_do_not_compare_are_refused(runs: list[dict[str, Any]], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        spread(runs)
+
+
 @pytest.mark.slow
 def test_rivals_compute_the_same(tiny_clip: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eager and exported are one network: what is compared is the engine."""
+    """Eager, exported and on OpenVINO are one network: what is compared is the engine."""
     from tagclip.export import rivals
 
     crops = [np.random.default_rng(k).integers(0, 256, (90, 40 + k, 3), dtype=np.uint8) for k in range(3)]
-    built = rivals.build(["open_clip", "onnxruntime"], tiny_clip)
-    eager, exported = (built[name].embed(crops) for name in ("open_clip", "onnxruntime"))
+    built = rivals.build(list(rivals.NAMES), tiny_clip)
+    eager, *others = (rival.embed(crops) for rival in built.values())
     np.testing.assert_allclose(np.linalg.norm(eager, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(exported, eager, atol=1e-4)
+    for vectors in others:
+        np.testing.assert_allclose(vectors, eager, atol=1e-4)
+    assert built["openvino"].embed([]).shape == (0, built["openvino"].dim) == (0, eager.shape[1])
+    assert sys.modules["openvino_telemetry"] is None  # it tells its maker of every import
     assert abs(float(eager[0] @ eager[1])) < 1 - 1e-4  # it looks at the crops
     facts = built["onnxruntime"].facts
     assert facts["weights"] == "random" and facts["engine"].startswith("ONNX Runtime")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(MissingExtraError, match="pip install openvino"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'tagclip\[bench\]'"):
         rivals.build(["openvino"], tiny_clip)
 
 
 def test_a_device_without_open_clip_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_rivals(()) == {}
     monkeypatch.setitem(sys.modules, "open_clip", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tagclip\[export\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'tagclip\[bench\]'"):
         load_rivals(("open_clip",))
 
 
@@ -397,8 +470,8 @@ def test_the_whole_way_to_the_page(
     raw["passes"][1]["times_ns"][LATENCY] = raw["passes"][4]["times_ns"][LATENCY] = [123_456_789] * 3
     out.write_text(json.dumps(raw))
     written = page([read_raw(out), again])
-    assert "| A | 1 | 123.5 | 123.5 | 123.5 |" in written
-    assert written.count("| B | 1 |") == 2
+    assert "| A | ours | 1 | 123.5 | 123.5 | 123.5 |" in written
+    assert written.count("| B | ours | 1 |") == 2
     assert "| toy" in written.replace("`", "") and "100.00" in written
 
 
@@ -443,7 +516,7 @@ def test_sources_that_cannot_be_timed_are_named(
     assert "no such file" in call(tiny_bundle.path, "absent.mp4")[2]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "tagclip-bench 1", "passes": []}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "tagclip-bench 2", "passes": []}'])
 def test_what_is_no_raw_file_is_named(content: str, tmp_path: Path) -> None:
     path = tmp_path / "raw.json"
     path.write_text(content)
