@@ -40,7 +40,7 @@ def test_batches_do_not_change_vectors(tiny_bundle: Bundle, view: str) -> None:
 
 
 def test_the_engine_gives_the_reference_vectors(tiny_bundle: Bundle) -> None:
-    """The probe's vectors were computed in plain numpy (tests/conftest.py)."""
+    """The probe's vectors were computed in plain numpy (tests/fixtures/graphs.py)."""
     cosines = run_probe(tiny_bundle)
     assert list(cosines) == ["image-aerial", "image-ground", "text"]
     assert min(cosines.values()) > 0.99999
