@@ -165,20 +165,34 @@ class Alerts:
         self._passed = 0
         self._began_s: float | None = None
         self._now_s = 0.0
+        self._judge: Judge | None = None
         self.arm(queries)
 
-    def arm(self, queries: Sequence[StandingQuery]) -> None:
-        """Look for these from now on; what was a hit of a query that stays, by its id, remains one."""
+    def judge_of(self, queries: Sequence[StandingQuery]) -> Judge | None:
+        """For `arm`, ready, so that no frame waits for it: it may be made in another thread. None for no queries."""
+        judge = self._new_judge(queries)
+        if judge is not None:
+            judge.make_ready()
+        return judge
+
+    def arm(self, queries: Sequence[StandingQuery], judge: Judge | None = None) -> None:
+        """Look for these from now on; what was a hit of a query that stays, by its id, remains one.
+
+        Args:
+            judge: of `judge_of` for these queries; None makes one as it is needed.
+        """
         self.queries = list(queries)
-        self._judge = (
-            Judge(np.stack([query.vector for query in queries]), self._background, self._typical)
-            if queries
-            else None
-        )
+        self._judge = judge or self._new_judge(queries)
         kept = {query.id for query in queries}
         for hits in self._people.values():
             for name in hits.keys() - kept:
                 del hits[name]
+
+    def _new_judge(self, queries: Sequence[StandingQuery]) -> Judge | None:
+        if not queries:
+            return None
+        vectors = np.stack([query.vector for query in queries])
+        return Judge(vectors, self._background, self._typical, self._judge)
 
     @property
     def in_view(self) -> frozenset[uuid.UUID]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from tagclip.runtime.errors import HitError, QueryError, StoreFullError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.hit_log import HitLog
+from tagclip.runtime.judge import Judge
 from tagclip.runtime.picture_key import PictureKeys
 from tagclip.runtime.retro import Past, Retro, found_afterwards
 from tagclip.runtime.store import TrackStore
@@ -87,9 +89,13 @@ class Armed(AbstractContextManager["Armed"]):
         self._text = TextEncoder(engines.bundle, engine=engines)
         self._own = standing(orders.queries, self._text, self._background, orders.promise)
         self._told: list[StandingQuery] = []  # by the station
+        # The station's newest set, until it is made ready: with a hundred queries a second, in which frames go on.
+        self._next: Sequence[Query] | None = None
+        self._arming: Future[tuple[list[StandingQuery], Judge | None]] | None = None
         self._typical = self._text.embed(TYPICAL)
         self._alerts: Alerts | None = None
         with ExitStack() as opened:
+            self._worker = opened.enter_context(ThreadPoolExecutor(1, "arm"))
             self._log = opened.enter_context(HitLog(orders.hits))
             self._link = (
                 opened.enter_context(
@@ -114,6 +120,7 @@ class Armed(AbstractContextManager["Armed"]):
     def alerts(self, camera: str, frame_px: tuple[int, int]) -> Alerts:
         """For a camera with frames of width and height `frame_px`."""
         self._alerts = Alerts(self._own, self._background, self._typical, frame_px)
+        self._alerts.arm(self._own, self._alerts.judge_of(self._own))
         if self._orders.look_back_h > 0:
             where = Past(
                 self._store.path, self._orders.hits, camera, frame_px, self._orders.look_back_h, self._keys
@@ -131,16 +138,42 @@ class Armed(AbstractContextManager["Armed"]):
         """Take over what the station wants now, Unix time `now_s`; to be called often."""
         new = self._link.new_queries() if self._link else None
         if new is not None:
-            self._told = [query for told in new.queries if (query := self._standing(told)) is not None]
+            self._next = new.queries
+        self._make_ready()
+        if self._arming is not None and self._arming.done():
+            self._take_over()
         left = [query for query in self._told if query.expires_s is None or query.expires_s > now_s]
-        if self._alerts is not None and (new is not None or len(left) < len(self._told)):
+        if self._alerts is not None and len(left) < len(self._told):
             self._told = left
-            self._alerts.arm([*self._own, *left])
-            self._look_back([*self._own, *left])
-            log.info("armed %d queries of the station", len(left))
+            self._arm(None)
         if self._retro is not None:
             self._retro.take(self.tell)
             self._retro.passed(self._store.last_key)
+
+    def _make_ready(self) -> None:
+        """Begin with the station's newest set, when the one before is done."""
+        if self._next is None or self._arming is not None or self._alerts is None:
+            return
+        queries, alerts, self._next = self._next, self._alerts, None
+
+        def ready() -> tuple[list[StandingQuery], Judge | None]:
+            told = [query for one in queries if (query := self._standing(one)) is not None]
+            return told, alerts.judge_of([*self._own, *told])
+
+        self._arming = self._worker.submit(ready)
+
+    def _take_over(self) -> None:
+        assert self._arming is not None
+        arming, self._arming = self._arming, None
+        self._told, judge = arming.result()
+        self._arm(judge)
+
+    def _arm(self, judge: Judge | None) -> None:
+        assert self._alerts is not None
+        queries = [*self._own, *self._told]
+        self._alerts.arm(queries, judge)
+        self._look_back(queries)
+        log.info("armed %d queries of the station", len(self._told))
 
     def _standing(self, told: Query) -> StandingQuery | None:
         """A station's query, embedded there or here; None for one that this bundle cannot take, which is said."""
@@ -180,6 +213,9 @@ class Armed(AbstractContextManager["Armed"]):
 
     def __exit__(self, *_: object) -> None:
         try:
+            while self._arming is not None:  # what came last is looked for among those of before
+                self._take_over()
+                self._make_ready()
             if self._retro is not None:
                 self._retro.close(self.tell, self._store.last_key, LAST_LOOK_S)
         finally:

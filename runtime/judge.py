@@ -15,6 +15,7 @@ LOOKS_AT = 0.02  # chance at which is counted how much two looks at the same peo
 LEAST_P = 1e-9
 
 Floats = NDArray[np.float64]
+Shapes = tuple[float, float]  # of the tails of `Yardstick.one` and `Yardstick.many`
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,20 @@ class Judge:
 
     Args:
         typical: (T, D), of descriptions such as people type; what the tails of queries have in common is learnt there.
+        before: of the same background, for other queries; those that stay are not measured again.
     """
 
     def __init__(
-        self, vectors: NDArray[np.float32], background: Background, typical: NDArray[np.float32]
+        self,
+        vectors: NDArray[np.float32],
+        background: Background,
+        typical: NDArray[np.float32],
+        before: Judge | None = None,
     ) -> None:
         self._vectors, self._background, self._typical = vectors, background, typical
         self._sticks: dict[str, list[Yardstick]] = {}
+        self._shapes: dict[str, Shapes] = {} if before is None else before._shapes
+        self._known = {} if before is None else before._by_vector()
 
     @property
     def queries(self) -> int:
@@ -66,10 +74,30 @@ class Judge:
         return len(self._vectors)
 
     def of(self, view: str) -> list[Yardstick]:
-        """One a query. Raises: BackgroundError, the view has no background."""
+        """One a query; made when it is first asked for, which takes about 3 ms for each that is new.
+
+        Raises:
+            BackgroundError: the view has no background.
+        """
         if view not in self._sticks:
-            self._sticks[view] = yardsticks(self._vectors, self._background.of(view), self._typical)
+            people, known = self._background.of(view), self._known.get(view, {})
+            if view not in self._shapes:
+                self._shapes[view] = shapes_of(people, self._typical)
+            new = [k for k, vector in enumerate(self._vectors) if vector.tobytes() not in known]
+            made = dict(zip(new, _measured(self._vectors[new], people, self._shapes[view]), strict=True))
+            self._sticks[view] = [
+                made[k] if k in made else known[vector.tobytes()] for k, vector in enumerate(self._vectors)
+            ]
         return self._sticks[view]
+
+    def make_ready(self) -> None:
+        """Make the yardsticks of every view that the background has, so that nobody who is seen waits for them."""
+        for view in self._background.views:
+            self.of(view)
+
+    def _by_vector(self) -> dict[str, dict[bytes, Yardstick]]:
+        names = [vector.tobytes() for vector in self._vectors]
+        return {view: dict(zip(names, sticks, strict=True)) for view, sticks in list(self._sticks.items())}
 
     def judge(self, view: str, vector: NDArray[np.float32], crops: int) -> tuple[Floats, Floats]:
         """Scores and chances of a false alarm (Q,) of the unit vector (D,) of a person seen in `crops` pictures.
@@ -93,12 +121,21 @@ def _either(p: Floats, looks: float | Floats, fade: float | Floats) -> Floats:
 
 def yardsticks(vectors: NDArray[np.float32], people: People, typical: NDArray[np.float32]) -> list[Yardstick]:
     """One for each of the queries (Q, D); `typical` as of `Judge`."""
-    shapes = tuple(pooled_shape((typical @ rows.T).astype(np.float64)) for rows in (people.one, people.many))
+    return _measured(vectors, people, shapes_of(people, typical))
+
+
+def shapes_of(people: People, typical: NDArray[np.float32]) -> Shapes:
+    """Of the tails of scores of people in one picture and in several; `typical` as of `Judge`."""
+    one, many = (pooled_shape((typical @ rows.T).astype(np.float64)) for rows in (people.one, people.many))
+    return one, many
+
+
+def _measured(vectors: NDArray[np.float32], people: People, shapes: Shapes) -> list[Yardstick]:
     pairs = zip(vectors @ people.one.T, vectors @ people.many.T, strict=True)
     return [yardstick(one.astype(np.float64), many.astype(np.float64), shapes) for one, many in pairs]
 
 
-def yardstick(one: Floats, many: Floats, shapes: tuple[float, ...] = ()) -> Yardstick:
+def yardstick(one: Floats, many: Floats, shapes: Shapes | tuple[()] = ()) -> Yardstick:
     """From a query's scores (N,) of the same N people, seen in one picture and in several; shapes of the two tails."""
     first, second = (fit_tail(*each) for each in zip((one, many), shapes or (None, None), strict=True))
     either = np.minimum(first.p_values(one), second.p_values(many)) <= LOOKS_AT

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,13 +16,20 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 
+from tagclip.runtime import judge
 from tagclip.runtime.alerts import PRIOR_PER_HOUR, Alerts, Promise, StandingQuery, standing
+from tagclip.runtime.armed import Armed, Orders
 from tagclip.runtime.background import Background, People, write_background
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
+from tagclip.runtime.engines import Engines
 from tagclip.runtime.errors import ConfigError
+from tagclip.runtime.health import Health
 from tagclip.runtime.hit_log import HitReader
+from tagclip.runtime.judge import Judge
+from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import StoredTrack
+from tagclip.runtime.sync_messages import Query, QuerySet
 
 Run = Callable[..., tuple[int, str, str]]
 DIM = 16
@@ -270,3 +279,77 @@ def test_a_run_says_what_is_wrong(
     filled = [argument.format(site=site, clip=clip) for argument in arguments]
     got, _, err = run("run", clip, "--store", tmp_path / "s.db", "--bundle", tiny_bundle.path, *filled)
     assert got == status and says in err and "Traceback" not in err
+
+
+def test_queries_that_stay_are_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all have the yardsticks that they would have, had they come together."""
+    one, other, last = queries(3)
+    vectors = [query.vector for query in (last, one, other)]
+    expected = Judge(np.stack(vectors), background(500), TYPICAL).of("ground")
+    counted: list[int] = []
+    measured = judge.yardstick
+    monkeypatch.setattr(judge, "yardstick", lambda *given: counted.append(1) or measured(*given))
+    alerts = Alerts([one, other], background(500), TYPICAL, SIZE)
+    somebody = track(one.vector)
+    alerts.judge(somebody, 4, last=False)
+    assert len(counted) == 2
+    asked = [last, one, other]
+    alerts.arm(asked, alerts.judge_of(asked))
+    assert len(counted) == 3
+    found = {hit.query_id: hit for hit in alerts.judge(replace(somebody, end_s=3.0), 4, last=True)}
+    assert len(counted) == 3
+    assert found[one.id].p_value == pytest.approx(
+        float(expected[1].p_values(np.array(found[one.id].score), True)), rel=1e-4
+    )
+
+
+class Given:
+    """A station's link that has one set of queries to hand out."""
+
+    def __init__(self, asked: list[Query]) -> None:
+        self._new: list[QuerySet] = [QuerySet(1, 0.0, 1e12, tuple(asked))]
+
+    def new_queries(self) -> QuerySet | None:
+        return self._new.pop() if self._new else None
+
+
+def test_no_frame_waits_for_a_stations_queries(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are measured in another thread; frames go on with those of before, until they are ready."""
+    site = colours(tiny_bundle, tmp_path / "b.npz")
+    go, where = threading.Event(), []
+    measured = judge.yardstick
+
+    def noted(*given: object) -> judge.Yardstick:
+        where.append(threading.current_thread().name)
+        assert where[-1] == "MainThread" or go.wait(30)
+        return measured(*given)  # type: ignore[arg-type]
+
+    orders = Orders(("red",), RARELY, site, tmp_path / "hits.jsonl", look_back_h=0.0)
+    health = Health(camera="north", detector="boxes", provider="cpu", encoder_id=tiny_bundle.encoder_id)
+    with (
+        TrackStore(tmp_path / "s.db") as store,
+        Armed(orders, Engines(tiny_bundle), health, print, False, store) as armed,
+    ):
+        monkeypatch.setattr(judge, "yardstick", noted)
+        alerts = armed.alerts("north", SIZE)
+        assert where == ["MainThread"] * 2  # of both views, before the first frame
+        told = [
+            Query(f"s{k}", text, "auto", None, None, None, None, "", None)
+            for k, text in enumerate(("green", "blue"))
+        ]
+        monkeypatch.setattr(armed, "_link", Given(told))
+        armed.refresh(0.0)
+        armed.refresh(0.0)
+        assert [query.text for query in alerts.queries] == ["red"]
+        go.set()
+        until_s = time.monotonic() + 30
+        while len(alerts.queries) < 3 and time.monotonic() < until_s:
+            armed.refresh(0.0)
+            time.sleep(0.01)
+        assert [query.text for query in alerts.queries] == ["red", "green", "blue"]
+        vector = TextEncoder(tiny_bundle).embed(["green"])[0]
+        alerts.judge(track(vector), 4, last=True)
+        assert len(where) == 2 + 2 * 2 and "MainThread" not in where[2:]
+        monkeypatch.setattr(armed, "_link", None)
