@@ -28,6 +28,17 @@ def ground(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Any]:
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Debian's Chromium (page_chromium.py); skips where it is not installed. For one module: its event loop runs on."""
+    pytest.importorskip("playwright")
+    browsers = load("page_chromium")
+    if browsers.CHROMIUM is None:
+        pytest.skip("Debian's Chromium is not installed: apt-get install chromium")
+    with browsers.chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
     """An ext4 of 48 MB of its own, whose power can be cut; skips where none can be mounted."""

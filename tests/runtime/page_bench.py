@@ -7,9 +7,6 @@ the painted rows, from a hit's being handed in over TLS to its row on the page. 
 from __future__ import annotations
 
 import argparse
-import http.client
-import json
-import ssl
 import tempfile
 import time
 from pathlib import Path
@@ -18,8 +15,6 @@ from typing import Any
 import numpy as np
 import page_chromium as browsers
 import page_world as worlds
-
-from tagclip.runtime.station.server import Server
 
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 FILTER = """([name, value]) => new Promise((done) => {
@@ -38,16 +33,13 @@ FILTER = """([name, value]) => new Promise((done) => {
 def measure(hits: int, devices: int, times: int) -> dict[str, list[float]]:
     """Times in milliseconds: "paint", "filter", "hit"."""
     found: dict[str, list[float]] = {"paint": [], "filter": [], "hit": []}
-    with tempfile.TemporaryDirectory() as folder:
-        world = worlds.World(Path(folder) / "data")
+    with tempfile.TemporaryDirectory() as folder, worlds.opened(Path(folder)) as world:
         query = world.fill(hits, devices)[0]
-        token = world.enrol("late")
         with (
-            Server(world.station, ("127.0.0.1", 0)) as server,
+            world.served() as port,
             browsers.chromium() as browser,
-            browsers.visit(browser, server.port) as page,
+            browsers.visit(browser, port) as page,
         ):
-            world.listen(server.port)
             browsers.log_in(page, "root", worlds.PASSWORD)
             for _ in range(times):
                 page.goto("/hits?review=all", wait_until="load")
@@ -60,25 +52,20 @@ def measure(hits: int, devices: int, times: int) -> dict[str, list[float]]:
                 page.wait_for_timeout(300)
             page.goto("/hits")
             page.wait_for_timeout(1000)
-            found["hit"] = _hits(world, page, server.port, token, query, times)
-        world.station.close()
+            found["hit"] = _hits(worlds.Device(world, port, "late"), page, query, times)
     return found
 
 
-def _hits(world: Any, page: Any, port: int, token: str, query: str, times: int) -> list[float]:
-    context = ssl.create_default_context(cafile=str(world.station.identity.ca))
-    device = http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
+def _hits(device: worlds.Device, page: Any, query: str, times: int) -> list[float]:
     found = []
     for _ in range(times):
-        hit = world.hit("late", query, worlds.TEXTS[0])
-        body = json.dumps(world.batch("late", hit))
+        hit = device.world.hit(device.name, query, worlds.TEXTS[0])
         begun_s = time.monotonic()
-        device.request("POST", "/api/v1/device/messages", body, {"Authorization": f"Bearer {token}"})
-        device.getresponse().read()
+        device.report(hit)
         page.wait_for_selector(f"li[data-id='{hit['id']}']")
         found.append(1000 * (time.monotonic() - begun_s))
         time.sleep(0.3)
-    device.close()
+    device.connection.close()
     return found
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import base64
 import functools
+import http.client
 import json
+import ssl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ import cv2
 import numpy as np
 
 from tagclip.runtime.ids import uuid7
+from tagclip.runtime.station.server import Server
 from tagclip.runtime.station.station import Encoder, Station, say_address
 from tagclip.runtime.station.tls import own_identity
 from tagclip.runtime.sync_messages import Batch
@@ -84,9 +89,17 @@ class World:
         self.sequence = 0
         self._random = np.random.default_rng(7)
 
-    def listen(self, port: int) -> None:
-        """What `tagclip station` does when it listens."""
-        say_address(self.station.data, f"127.0.0.1:{port}", self.station.identity.fingerprint())
+    @contextmanager
+    def served(self) -> Iterator[int]:
+        """The port of loopback at which the station answers meanwhile, as `tagclip station` makes it."""
+        with Server(self.station, ("127.0.0.1", 0)) as server:
+            say_address(self.station.data, f"127.0.0.1:{server.port}", self.station.identity.fingerprint())
+            yield server.port
+
+    def connect(self, port: int) -> http.client.HTTPSConnection:
+        """To the station on `port`, whose certificate is checked."""
+        context = ssl.create_default_context(cafile=str(self.station.identity.ca))
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=60, context=context)
 
     def enrol(self, name: str) -> str:
         """The token of a new device."""
@@ -141,6 +154,11 @@ class World:
             "crops": 3 + n % 9,
             "review": "unreviewed",
         } | changes
+
+    def looks(self, count: int) -> Any:
+        """float32 (count, D): how people look whom nobody drew, in the bundle's space."""
+        size = len(self.station.encoder.vector(TEXTS[0]))
+        return self._random.standard_normal((count, size)).astype(np.float32)
 
     def people_seen(self, device: str, count: int, vectors: Any) -> None:
         """Tracks of `count` people as a device tells them, and some of their pictures.
@@ -235,3 +253,29 @@ class World:
             connection.execute("UPDATE devices SET seen_s = seen_s - 3600 WHERE rowid % 13 = 6")
             connection.execute("UPDATE devices SET seen_s = seen_s - 240 WHERE rowid % 13 = 9")
         return queries
+
+
+class Device:
+    """Hands hits in over TLS, with the token of an enrolled device."""
+
+    def __init__(self, world: World, port: int, name: str) -> None:
+        self.world, self.name, self.token = world, name, world.enrol(name)
+        self.connection = world.connect(port)
+
+    def report(self, *hits: dict[str, Any]) -> None:
+        """Hand `hits` and their pictures in; whoever waits is told."""
+        body = json.dumps(self.world.batch(self.name, *hits, depth=0))
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        self.connection.request("POST", "/api/v1/device/messages", body, headers)
+        answer = json.loads(self.connection.getresponse().read())
+        assert len(answer["acks"]) == 2 * len(hits), answer
+
+
+@contextmanager
+def opened(folder: Path, bundle: Path | None = None) -> Iterator[World]:
+    """A World that is closed at the end."""
+    world = World(folder / "data", bundle)
+    try:
+        yield world
+    finally:
+        world.station.close()

@@ -2,82 +2,44 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
-import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-for _package in (
-    "argon2",
-    "axe_playwright_python",
-    "cryptography",
-    "jinja2",
-    "onnxruntime",
-    "playwright",
-    "starlette",
-):
+for _package in ("argon2", "cryptography", "jinja2", "onnxruntime", "playwright", "starlette", "uvicorn"):
     pytest.importorskip(_package)
 
 from beside import load
 
 from tagclip.runtime.bundle import Bundle
-from tagclip.runtime.station.server import Server
 
 worlds, browsers = load("page_world"), load("page_chromium")
-pytestmark = pytest.mark.skipif(
-    browsers.CHROMIUM is None, reason="Debian's Chromium is not installed: apt-get install chromium"
-)
 
 
 @pytest.fixture(scope="module")
 def world(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    world = worlds.World(tmp_path_factory.mktemp("browser") / "data", tiny_bundle.path)
-    yield world
-    world.station.close()
+    with worlds.opened(tmp_path_factory.mktemp("browser"), tiny_bundle.path) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")
 def port(world: Any) -> Iterator[int]:
-    with Server(world.station, ("127.0.0.1", 0)) as server:
-        world.listen(server.port)
-        yield server.port
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browsers.chromium() as browser:
-        yield browser
-
-
-class Device:
-    """Hands hits in, over TLS, with the token of an enrolled device."""
-
-    def __init__(self, world: Any, port: int, name: str) -> None:
-        self.world, self.name, self.token = world, name, world.enrol(name)
-        context = ssl.create_default_context(cafile=str(world.station.identity.ca))
-        self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
-
-    def report(self, *hits: dict[str, Any]) -> None:
-        body = json.dumps(self.world.batch(self.name, *hits, depth=0))
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
-        self.connection.request("POST", "/api/v1/device/messages", body, headers)
-        answer = json.loads(self.connection.getresponse().read())
-        assert len(answer["acks"]) == 2 * len(hits), answer
+    with world.served() as port:
+        yield port
 
 
 @pytest.fixture
-def device(world: Any, port: int, request: pytest.FixtureRequest) -> Iterator[Device]:
-    device = Device(world, port, re.sub(r"\W+", "-", request.node.name)[:60])
+def device(world: Any, port: int, request: pytest.FixtureRequest) -> Iterator[Any]:
+    device = worlds.Device(world, port, re.sub(r"\W+", "-", request.node.name)[:60])
     yield device
     device.connection.close()
 
 
 def test_from_a_query_to_a_confirmed_hit_by_keyboard(
-    world: Any, port: int, chromium: Any, device: Device
+    world: Any, port: int, chromium: Any, device: Any
 ) -> None:
     with browsers.visit(chromium, port) as page:
         browsers.log_in(page, "root", worlds.PASSWORD)
@@ -136,9 +98,7 @@ def review(world: Any, hit: str) -> str:
         return str(connection.execute("SELECT review FROM hits WHERE id = ?", (hit,)).fetchone()[0])
 
 
-def test_what_the_operator_looks_at_does_not_move(
-    world: Any, port: int, chromium: Any, device: Device
-) -> None:
+def test_what_the_operator_looks_at_does_not_move(world: Any, port: int, chromium: Any, device: Any) -> None:
     query = world.query("somebody in blue")
     device.report(*(world.hit(device.name, query, "somebody in blue") for _ in range(30)))
     device.report(*(world.hit(device.name, query, "somebody in blue") for _ in range(30)))
@@ -167,7 +127,7 @@ def test_what_the_operator_looks_at_does_not_move(
 
 
 def test_a_lost_link_is_said_and_nothing_seems_saved(
-    world: Any, port: int, chromium: Any, device: Device
+    world: Any, port: int, chromium: Any, device: Any
 ) -> None:
     query = world.query("somebody in green")
     hit = world.hit(device.name, query, "somebody in green")
@@ -190,7 +150,7 @@ def test_a_lost_link_is_said_and_nothing_seems_saved(
         page.wait_for_selector("#link:has-text('connected')")
 
 
-def test_an_operator_has_no_key_to_decide_with(world: Any, port: int, chromium: Any, device: Device) -> None:
+def test_an_operator_has_no_key_to_decide_with(world: Any, port: int, chromium: Any, device: Any) -> None:
     query = world.query("somebody in white")
     hit = world.hit(device.name, query, "somebody in white")
     device.report(hit)
@@ -231,68 +191,3 @@ def test_the_first_password_is_changed_on_the_way_in(world: Any, port: int, chro
         page.click(".me summary")
         page.click("#logout")
         page.wait_for_url("**/login")
-
-
-def test_admins_add_users_and_enrol_devices(world: Any, port: int, chromium: Any) -> None:
-    with browsers.visit(chromium, port) as page:
-        browsers.log_in(page, "root", worlds.PASSWORD)
-        page.goto("/admin")
-        page.fill("#name", "nina")
-        page.select_option("#role", "reviewer")
-        page.keyboard.press("Enter")
-        page.click("#add-user .main")
-        page.wait_for_selector("#secret:has-text('nina')")
-        assert world.station.users.login("nina", page.input_value("#secret input"), "test")
-        page.goto("/admin/devices")
-        page.fill("#device", "mast-9")
-        page.keyboard.press("Enter")
-        page.wait_for_selector("#secret:has-text('mast-9')")
-        line = page.input_value("#secret input")
-        enrolment = rf"tagclip-enrol:127\.0\.0\.1:{port}:[a-z2-7]+:[0-9a-f]{{64}}"
-        assert re.fullmatch(rf"tagclip enrol {enrolment} --device mast-9 --folder link", line)
-
-
-def test_axe_finds_no_serious_fault(world: Any, port: int, chromium: Any, device: Device) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    query = world.query("somebody in black")
-    hits = [world.hit(device.name, query, "somebody in black") for _ in range(3)]
-    device.report(*hits)
-    pages = [
-        "/hits",
-        f"/hits/{hits[0]['id']}",
-        "/queries",
-        "/search",
-        "/map",
-        "/fleet",
-        "/password",
-        "/admin",
-    ]
-    pages += ["/admin/devices", "/admin/audit", "/admin/quarantine", "/nowhere"]
-    axe, faults = Axe(), []
-    with browsers.visit(chromium, port) as page:
-
-        def look(name: str) -> None:
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-                for fault in axe.run(page).response["violations"]:
-                    if fault["impact"] in ("serious", "critical"):
-                        faults.append(
-                            (name, scheme, fault["id"], [node["html"][:200] for node in fault["nodes"][:3]])
-                        )
-
-        page.goto("/login")
-        look("/login")
-        browsers.log_in(page, "root", worlds.PASSWORD)
-        for path in pages:
-            page.goto(path)
-            look(path)
-        page.goto(f"/hits?query={query}")
-        page.keyboard.press("j")
-        page.wait_for_selector("#pane .hit")
-        page.keyboard.press("c")
-        browsers.said(page, "Confirmed.")
-        look("a chosen hit")
-        page.keyboard.press("?")
-        look("keys")
-    assert not faults, json.dumps(faults, indent=1)

@@ -42,7 +42,6 @@ from tagclip.runtime.station.cot_feed import CotFeed, cot_target
 from tagclip.runtime.station.encrypt import seal_pictures
 from tagclip.runtime.station.out import Out, ways_out
 from tagclip.runtime.station.retention import delete_hit
-from tagclip.runtime.station.server import Server
 from tagclip.runtime.station.tls import own_identity
 from tagclip.runtime.station.webhook_queue import FACTS, WebhookQueue
 from tagclip.runtime.station.webhooks import WebhookFeed, read_secret, signed, webhook_of
@@ -89,9 +88,8 @@ def served(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Ite
     world.station.store.review(hits[0]["id"], "confirmed", "rita")
     world.station.store.review(hits[1]["id"], "rejected", "rita")
     world.hits = hits
-    with Server(world.station, ("127.0.0.1", 0)) as server:
-        world.listen(server.port)
-        yield world, server.port
+    with world.served() as port:
+        yield world, port
     world.station.close()
 
 
@@ -99,8 +97,7 @@ class Caller:
     def __init__(self, world: Any, port: int, name: str) -> None:
         login = world.station.users.login(name, worlds.PASSWORD, "test", token=True)
         self.headers = {"Authorization": f"Bearer {login.secret}"}
-        context = ssl.create_default_context(cafile=str(world.station.identity.ca))
-        self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+        self.connection = world.connect(port)
 
     def get(self, path: str) -> tuple[int, Any, bytes]:
         self.connection.request("GET", path, headers=self.headers)

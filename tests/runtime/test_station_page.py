@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import sqlite3
-import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -28,7 +26,6 @@ from tagclip.runtime.station.page_news import REMEMBERED, News
 from tagclip.runtime.station.page_routes import PAGES, PARTS
 from tagclip.runtime.station.page_shell import STATIC, version
 from tagclip.runtime.station.page_tiles import Tiles
-from tagclip.runtime.station.server import Server
 
 worlds = load("page_world")
 NASTY = "<script>alert(1)</script>\"'{{ 7 * 7 }}"
@@ -37,9 +34,8 @@ NASTY = "<script>alert(1)</script>\"'{{ 7 * 7 }}"
 class Browser:
     """Asks with the cookie of a user; `ask` gives (status, headers, text)."""
 
-    def __init__(self, port: int, ca: Path) -> None:
-        context = ssl.create_default_context(cafile=str(ca))
-        self.connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=30, context=context)
+    def __init__(self, world: Any, port: int) -> None:
+        self.connection = world.connect(port)
         self.cookie = self.csrf = ""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, str]:
@@ -67,9 +63,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def world(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    world = worlds.World(tmp_path_factory.mktemp("page") / "data", tiny_bundle.path)
-    yield world
-    world.station.close()
+    with worlds.opened(tmp_path_factory.mktemp("page"), tiny_bundle.path) as world:
+        yield world
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +87,8 @@ def known(world: Any) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def people(world: Any, known: dict[str, str]) -> Iterator[dict[str, Browser]]:
-    with Server(world.station, ("127.0.0.1", 0)) as server:
-        world.listen(server.port)
-        found = {
-            name: Browser(server.port, world.station.identity.ca)
-            for name in ("nobody", "root", "olga", "rita")
-        }
+    with world.served() as port:
+        found = {name: Browser(world, port) for name in ("nobody", "root", "olga", "rita")}
         for name in ("root", "olga", "rita"):
             found[name].log_in(name, worlds.PASSWORD)
         yield found
@@ -194,7 +185,7 @@ def test_whoever_has_a_one_time_password_chooses_another_one_first(
     world: Any, people: dict[str, Browser]
 ) -> None:
     one_time = world.station.users.add("newcomer", "reviewer", "test")
-    browser = Browser(people["root"].connection.port, world.station.identity.ca)
+    browser = Browser(world, people["root"].connection.port)
     browser.log_in("newcomer", one_time)
     status, headers, _ = browser.ask("GET", "/hits")
     assert (status, headers["location"]) == (303, "/password")
@@ -270,8 +261,8 @@ def test_rows_follow_the_filter(people: dict[str, Browser], known: dict[str, str
 def test_who_waits_is_told_of_hits_and_decisions_at_once(
     world: Any, people: dict[str, Browser], known: dict[str, str]
 ) -> None:
-    rita, device = people["rita"], Browser(people["rita"].connection.port, world.station.identity.ca)
-    watching = Browser(rita.connection.port, world.station.identity.ca)
+    rita, device = people["rita"], Browser(world, people["rita"].connection.port)
+    watching = Browser(world, rita.connection.port)
     watching.cookie = people["olga"].cookie
     number = json.loads(rita.ask("GET", "/hits/live?number=0")[2])["number"]
     told: list[tuple[float, Any]] = []

@@ -8,6 +8,7 @@ function tell(name, text) {
   secret.querySelector("span").textContent = name;
   secret.querySelector("input").value = text;
   secret.hidden = false;
+  secret.querySelector("input").focus();
   secret.querySelector("input").select();
   secret.scrollIntoView({ block: "nearest" });
 }
@@ -56,19 +57,27 @@ async function change(path, method, body) {
   }
 }
 
-document.addEventListener("change", async (event) => {
+// Arrows go through roles one by one, so that a role is taken by a button, never on the way to another.
+document.addEventListener("change", (event) => {
   const select = event.target.closest("[data-role]");
-  if (!select) return;
-  const { user } = select.closest("tr").dataset;
-  if (await change(`${V1}/users/${user}`, "PATCH", { role: select.value })) say(`${user} is now: ${select.value}. Open sessions have ended.`);
-  else location.reload();
+  if (select) select.parentElement.querySelector("[data-take-role]").hidden = select.value === select.dataset.role;
 });
+
+async function takeRole(user, button) {
+  const select = button.parentElement.querySelector("select");
+  if (!(await change(`${V1}/users/${user}`, "PATCH", { role: select.value }))) return;
+  select.dataset.role = select.value;
+  button.hidden = true;
+  select.focus();
+  say(`${user} is now: ${select.value}. Open sessions have ended.`);
+}
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   const user = button.closest("tr")?.dataset.user;
-  if ("reset" in button.dataset && await sure(`Make a new one-time password for ${user}? The old password ends at once.`, "Make it")) {
+  if ("takeRole" in button.dataset) takeRole(user, button);
+  else if ("reset" in button.dataset && await sure(`Make a new one-time password for ${user}? The old password ends at once.`, "Make it")) {
     const made = await change(`${V1}/users/${user}`, "PATCH", { reset_password: true });
     if (made) tell(user, made.one_time_password);
   } else if (button.dataset.disable) {

@@ -77,6 +77,17 @@ function settle() {
   document.title = `${count || stale ? `(${stale ? "many" : count}) ` : ""}Hits · tagclip`;
   const row = chosen && rows.querySelector(`[data-id="${chosen}"] .row`);
   if (row) row.setAttribute("aria-current", "true");
+  stop(row);
+}
+
+// The list is one stop of Tab, however long it grows; the arrows go through it.
+let entry = null;
+function stop(row) {
+  for (const link of rows.querySelectorAll(".row:not([tabindex])")) link.tabIndex = -1;
+  const next = row || (rows.contains(entry) ? entry : rows.querySelector(".row"));
+  if (entry && entry !== next) entry.tabIndex = -1;
+  if (next) next.tabIndex = 0;
+  entry = next;
 }
 
 // ---- news

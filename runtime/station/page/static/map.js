@@ -182,28 +182,32 @@ function tile(name) {
 
 // ---- the list, which is the map for whoever cannot see it
 
+function listed(hit) {
+  const row = document.createElement("li"), button = document.createElement("button");
+  button.type = "button";
+  button.dataset.id = hit.id;
+  const time = document.createElement("time");
+  time.dateTime = new Date(1000 * hit.best_s).toISOString();
+  time.title = time.dateTime.replace("T", " ").replace(/\..*/, " UTC");
+  const [title, where] = [document.createElement("b"), document.createElement("span")];
+  title.textContent = hit.query;
+  where.textContent = `${hit.latitude_deg.toFixed(5)}, ${hit.longitude_deg.toFixed(5)} ± ${hit.error_m.toFixed(0)} m`;
+  button.append(title, document.createElement("br"), time, document.createElement("br"), where);
+  row.append(button);
+  localise(row);
+  return row;
+}
+
 function fill() {
-  list.replaceChildren(...hits.slice(0, MAX_LISTED).map((hit) => {
-    const row = document.createElement("li"), button = document.createElement("button");
-    button.type = "button";
-    button.dataset.id = hit.id;
-    const time = document.createElement("time");
-    time.dateTime = new Date(1000 * hit.best_s).toISOString();
-    time.title = time.dateTime.replace("T", " ").replace(/\..*/, " UTC");
-    const [title, where] = [document.createElement("b"), document.createElement("span")];
-    title.textContent = hit.query;
-    where.textContent = `${hit.latitude_deg.toFixed(5)}, ${hit.longitude_deg.toFixed(5)} ± ${hit.error_m.toFixed(0)} m`;
-    button.append(title, document.createElement("br"), time, document.createElement("br"), where);
-    row.append(button);
-    return row;
-  }));
-  localise(list);
+  list.replaceChildren(...hits.slice(0, MAX_LISTED).map(listed));
   choose(chosen, false);
 }
 
 function choose(id, move = true) {
   chosen = id;
+  const hit = hits.find((each) => each.id === id);
   for (const old of list.querySelectorAll(".open")) old.remove();
+  if (hit && !list.querySelector(`[data-id="${id}"]`)) list.prepend(listed(hit)); // an old one, beyond those listed
   for (const button of list.querySelectorAll("button")) {
     const is = button.dataset.id === id;
     button.setAttribute("aria-pressed", is);
@@ -216,7 +220,6 @@ function choose(id, move = true) {
       if (move) button.scrollIntoView({ block: "nearest" });
     }
   }
-  const hit = hits.find((each) => each.id === id);
   if (hit && move) { at.x = hit.x; at.y = hit.y; at.zoom = Math.max(at.zoom, 15); }
   paint();
 }
@@ -270,17 +273,23 @@ canvas.addEventListener("pointercancel", (event) => fingers.delete(event.pointer
 canvas.addEventListener("pointerup", (event) => {
   fingers.delete(event.pointerId);
   if (moved > 6) return;
-  let best = null, least = 24;
+  chooseNear(event.offsetX, event.offsetY, 24);
+});
+
+// Gives whether there was one.
+function chooseNear(left, top, least) {
+  let best = null;
   for (const hit of hits) {
-    const [x, y] = to_px(hit.x, hit.y), far = Math.hypot(x - event.offsetX, y - event.offsetY);
+    const [x, y] = to_px(hit.x, hit.y), far = Math.hypot(x - left, y - top);
     if (far < least) [best, least] = [hit, far];
   }
-  if (best) {
-    const place = [at.x, at.y, at.zoom];
-    choose(best.id);
-    [at.x, at.y, at.zoom] = place; // what was clicked stays under the pointer
-  }
-});
+  if (!best) return false;
+  const place = [at.x, at.y, at.zoom];
+  choose(best.id);
+  [at.x, at.y, at.zoom] = place; // what was chosen stays where it is
+  return true;
+}
+
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(-event.deltaY / 300, event.offsetX, event.offsetY);
@@ -290,6 +299,7 @@ canvas.addEventListener("keydown", (event) => {
   if (way) { at.x += (way[0] * 80) / world_px(); at.y += (way[1] * 80) / world_px(); paint(); }
   else if (event.key === "+" || event.key === "=") zoom(1);
   else if (event.key === "-") zoom(-1);
+  else if (event.key === "Enter") { if (chooseNear(...size().map((px) => px / 2), Infinity)) list.querySelector(".open").focus(); }
   else return;
   event.preventDefault();
 });

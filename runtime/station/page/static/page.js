@@ -140,6 +140,20 @@ document.addEventListener("keydown", (event) => {
   if (act && act(event) !== false) event.preventDefault();
 });
 
+// What opens below a word at the top closes with Escape, and when the focus leaves it.
+const openMenu = () => document.querySelector("details.me[open]");
+document.addEventListener("keydown", (event) => {
+  const menu = event.key === "Escape" && openMenu();
+  if (!menu) return;
+  event.preventDefault();
+  menu.open = false;
+  menu.querySelector("summary").focus();
+}, { capture: true });
+document.addEventListener("focusin", (event) => {
+  const menu = openMenu();
+  if (menu && !menu.contains(event.target)) menu.open = false;
+});
+
 // ---- the frame of the page
 
 function setTheme(name) {
@@ -176,6 +190,7 @@ document.addEventListener("click", async (event) => {
 });
 
 localise();
+document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }); // in a narrow window
 if ($("theme")) {
   $("theme").addEventListener("click", otherTheme);
   $("logout").addEventListener("click", logout);
