@@ -1,7 +1,11 @@
-"""From a query at the station to a hit at home: the real station, the real device, the shipped bundle and clip."""
+"""From a query at the station to a hit at home: the real station, the real device, the shipped bundle and clip.
+
+The station is a process of its own, the device and the operator are this one; in test_field_guide.py all of them are.
+"""
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -11,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +31,6 @@ WANTED = (
     "a woman in a dark red jacket and light blue trousers with a yellow backpack"  # as `make demo` looks for
 )
 START_S = 60
-
-
-def tagclip(*arguments: object, text: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tagclip.runtime", *map(str, arguments)]
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=120)
-
-
-def said(*arguments: object, text: str = "") -> str:
-    done = tagclip(*arguments, text=text)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 class Station:
@@ -81,16 +74,25 @@ def station(tmp_path: Path) -> Iterator[Station]:
     running.stop()
 
 
-def test_a_query_goes_up_and_a_hit_comes_home(station: Station, tmp_path: Path) -> None:
+def test_a_query_goes_up_and_a_hit_comes_home(
+    station: Station,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(*arguments: object) -> str:
+        status, out, err = run(*arguments)
+        assert status == 0, err
+        return out
+
     token, link, store = tmp_path / "token.json", tmp_path / "link", tmp_path / "north.db"
     enrolment = said("station", "enrol", "north", "--data", station.folder).strip()
     said("enrol", enrolment, "--device", "north", "--folder", link)
     passwords = f"{station.password}\nlong enough to keep\n"
+    monkeypatch.setattr(sys, "stdin", io.StringIO(passwords))
     url = f"https://{station.address}"
-    said(
-        "query", "login", "--station", url, "--user", "admin", "--fingerprint", station.fingerprint, "--token-file",
-        token, text=passwords,
-    )  # fmt: skip
+    login = ("--user", "admin", "--fingerprint", station.fingerprint, "--token-file", token)
+    said("query", "login", "--station", url, *login)
     said("query", "add", WANTED, "--reason", "demo", "--alarms-per-1000", "10", "--token-file", token)
 
     def hits() -> list[dict[str, Any]]:
@@ -122,6 +124,6 @@ def test_a_query_goes_up_and_a_hit_comes_home(station: Station, tmp_path: Path) 
     assert len(hits()) == 3 and len({hit["id"] for hit in hits()}) == 3
 
     # A code is good once, and a stranger's enrolment is refused.
-    done = tagclip("enrol", enrolment, "--device", "north", "--folder", tmp_path / "other")
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    status, _, err = run("enrol", enrolment, "--device", "north", "--folder", tmp_path / "other")
+    assert status == 1 and "Traceback" not in err
     assert said("station", "audit", "verify", "--data", station.folder).split()[0].isdigit()
