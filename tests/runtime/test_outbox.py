@@ -29,7 +29,7 @@ from tagclip.runtime.outbox_file import BALLAST_BYTES
 from tagclip.runtime.sync_messages import HIT, PICTURE, message_of
 
 WRITER = Path(__file__).parent / "outbox_writer.py"
-KILLS = int(os.environ.get("TAGCLIP_KILLS", "20"))
+KILLS = int(os.environ.get("TAGCLIP_KILLS", "10"))
 POWER_CUTS = int(os.environ.get("TAGCLIP_POWER_CUTS", "4"))
 
 spec = importlib.util.spec_from_file_location("outbox_writer", WRITER)

@@ -563,7 +563,7 @@ def test_what_was_acknowledged_is_there_after_any_kill(
     phoenix: tuple[subprocess.Popen[str], Path, int],
 ) -> None:
     process, data, port = phoenix
-    kills = int(os.environ.get("TAGCLIP_KILLS", "20"))
+    kills = int(os.environ.get("TAGCLIP_KILLS", "8"))
     randomly = random.Random(5)
     pid = int(line_of(process, "pid").split()[1])
     line_of(process, "station on")
