@@ -42,7 +42,9 @@ def _common(command: Any) -> Any:
 @alerts.command()
 @click.argument("hit", metavar="HIT")
 @click.option("--hits", required=True, type=PATH, help="The file of hits that `tagclip run` adds to.")
-@click.option("--store", type=PATH, help="Of the run, for the picture and for what each term said.")
+@click.option(
+    "--store", type=PATH, help="Of the run, for the pictures that counted and for what each term said."
+)
 @_common
 def explain(
     hit: str,
@@ -78,20 +80,23 @@ def explain(
     stick = Judge(query.vector[None], people, text.embed(TYPICAL)).of(found.view)[0]
     terms = parse_terms(found.query)
     vectors = text.embed([term.text for term in terms])
-    track, thumbnail = None, None
+    track, thumbnail, crops = None, None, []
     if store is not None:
         with TrackStore(store, read_only=True, keys=read_picture_keys(picture_keys)) as opened_store:
             track = opened_store.track_of(found.track_id)
             thumbnail = opened_store.thumbnail_of(found.track_id) if out is not None else None
+            crops = opened_store.hit_crops.of(found.id, pictures=out is not None)
     if track is None:
         terms, vectors = [], vectors[:0]
     vector = query.vector if track is None else track.vector.astype("float32")
-    result = explained(found, terms, vectors, vector, stick, people)
+    result = explained(found, terms, vectors, vector, stick, people, crops)
     if out is not None:
         _write(out, draw_explanation(result, thumbnail))
     click.echo(json.dumps(result.facts(), ensure_ascii=False, indent=2) if as_json else _explained(result))
     if store is not None and track is None:
         click.echo(f"{store} has this track no longer: no picture, no terms", err=True)
+    elif store is not None and not crops:
+        click.echo(f"{store} has no pictures of this hit but the best of the person", err=True)
     if out is not None:
         click.echo(f"written: {out}", err=True)
 
@@ -191,6 +196,10 @@ def _explained(found: Explanation) -> str:
         ("", f"{background['score_higher']} of them score as high"),
         ("chance", f"{hit.p_value:.2g} that somebody who is not meant is a hit with this score"),
     ]
+    if found.crops:
+        rows.insert(
+            2, ("counted", ", ".join(f"frame {crop.frame} {crop.weight:.0%}" for crop in found.crops))
+        )
     if hit.false_alarms_per_hour is not None:
         rows.append(("", f"{hit.false_alarms_per_hour:.2g} false alarms an hour, were the threshold there"))
     for part in found.parts:

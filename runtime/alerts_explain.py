@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tagclip.runtime.background import Background
+from tagclip.runtime.crops import KEEP
 from tagclip.runtime.hit import Hit
 from tagclip.runtime.judge import MANY_CROPS, Yardstick
 from tagclip.runtime.plot import COLOURS, Axis, Plot, page
 from tagclip.runtime.sheet import MARK, place
 from tagclip.runtime.source import Image, decode_image
+from tagclip.runtime.store_crops import HitCrop
 from tagclip.runtime.terms import Term
 
 WIDTH_PX, HEIGHT_PX = 1100, 560
+STRIP_PX = 200  # under it, with the pictures that counted
 BINS = 60
 
 
@@ -41,12 +45,15 @@ class Explanation:
         stick: the query's yardstick in the hit's view.
         source: of the background.
         parts: the query's terms, in their order.
+        crops: the pictures whose weighted mean made the score; none where the store has them no longer, or the hit was
+            found among those who were seen before.
     """
 
     hit: Hit
     stick: Yardstick
     source: str
     parts: list[Part]
+    crops: Sequence[HitCrop] = ()
 
     @property
     def background(self) -> np.ndarray:
@@ -75,6 +82,7 @@ class Explanation:
                 }
                 for part in self.parts
             ],
+            "counted": [{"frame": crop.frame, "weight": round(crop.weight, 4)} for crop in self.crops],
         }
 
 
@@ -85,12 +93,14 @@ def explain(
     vector: np.ndarray,
     stick: Yardstick,
     background: Background,
+    crops: Sequence[HitCrop] = (),
 ) -> Explanation:
     """Put together what is known.
 
     Args:
         texts: float32 (T, D), unit rows of the terms.
         vector: float32 (D,), of the person.
+        crops: that counted.
 
     Raises:
         BackgroundError: the background has nobody of the hit's view.
@@ -99,13 +109,18 @@ def explain(
     cosines = texts @ vector
     sigmas = (cosines - others.mean(0)) / np.maximum(others.std(0), 1e-6)
     parts = [Part(*each) for each in zip(terms, cosines.tolist(), sigmas.tolist(), strict=True)]
-    return Explanation(hit, stick, background.source, parts)
+    return Explanation(hit, stick, background.source, parts, crops)
 
 
 def draw_explanation(found: Explanation, thumbnail: bytes | None) -> Image:
-    """The background's scores, the threshold and the hit; RGB uint8 (H, W, 3)."""
+    """The background's scores, the threshold and the hit, and under them what counted; RGB uint8 (H, W, 3).
+
+    Args:
+        thumbnail: JPEG that the store keeps of the person.
+    """
     hit, scores = found.hit, found.background
-    image = page(WIDTH_PX, HEIGHT_PX, hit.query, f"{len(scores):,} people who are not meant: {found.source}")
+    height_px = HEIGHT_PX + (STRIP_PX if found.crops else 0)
+    image = page(WIDTH_PX, height_px, hit.query, f"{len(scores):,} people who are not meant: {found.source}")
     low = float(scores[0])
     high = max(float(scores[-1]), hit.score, hit.threshold) + 0.05
     counts, edges = np.histogram(scores, BINS, (low, high))
@@ -126,4 +141,11 @@ def draw_explanation(found: Explanation, thumbnail: bytes | None) -> Image:
         rows.insert(1, f"{hit.false_alarms_per_hour:.2g} false alarms/h")
     for number, text in enumerate(rows):
         plot.note(text, WIDTH_PX - 210, 400 + 22 * number)
+    width_px = (WIDTH_PX - 40) // KEEP
+    for number, crop in enumerate(found.crops):
+        left = 20 + number * width_px
+        picture = decode_image(crop.jpeg)
+        if picture is not None:
+            place(image, picture, left, HEIGHT_PX, width_px - 8, STRIP_PX - 40)
+        plot.note(f"{crop.frame}: {crop.weight:.0%}", left, height_px - 20)
     return image

@@ -10,18 +10,19 @@ import contextlib
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tagclip.runtime import store_form
 from tagclip.runtime.errors import StoreError, StoreFullError
 from tagclip.runtime.picture_key import PictureKeys, key_id, missing_key, opened, sealed
 from tagclip.runtime.sqlite_file import disk_is_full, lay_ballast, transaction
 from tagclip.runtime.store_clock import SteadyClock
-from tagclip.runtime.store_form import APPLICATION_ID, KEYS_TABLE, SCHEMA, SEALED_SCHEMA, TABLES, make_private
+from tagclip.runtime.store_crops import HitCrops
 from tagclip.runtime.store_track import COLUMNS, StoredTrack, row_of, track_of
 
 PAGE_BYTES = 4096
@@ -48,7 +49,7 @@ class Retention:
 
 
 class TrackStore:
-    """An open store. One process writes; any number may read at the same time.
+    """An open store; `hit_crops` are what made the scores of hits. One process writes, any number may read meanwhile.
 
     Args:
         path: the file; made when it is not there, with its folder's owner alone allowed to read it.
@@ -79,7 +80,7 @@ class TrackStore:
         if (read_only or must_exist) and not path.is_file():
             raise StoreError(f"expected a store at {path}, found none; `tagclip run --store` makes one")
         if not path.exists():
-            make_private(path)
+            store_form.make_private(path)
         try:
             self._open(read_only, must_exist)
         except StoreFullError:
@@ -95,6 +96,7 @@ class TrackStore:
             self._db = sqlite3.connect(
                 uri, uri=True, isolation_level=None, check_same_thread=False, timeout=10
             )
+        self.hit_crops = HitCrops(self.path, self._db, self._named, self._keys)
         try:
             self._prepare(read_only, must_exist)
         except BaseException:
@@ -105,9 +107,9 @@ class TrackStore:
         with self._named():
             mark, version = (self._one(f"PRAGMA {name}") for name in ("application_id", "user_version"))
             fresh = mark == 0 and version == 0 and not self._one("SELECT count(*) FROM sqlite_master")
-            if mark != APPLICATION_ID and (read_only or not fresh):
+            if mark != store_form.APPLICATION_ID and (read_only or not fresh):
                 raise StoreError(f"{self.path} is no store of tagclip; name another file")
-            if version > SEALED_SCHEMA:
+            if version > store_form.NEWEST:
                 raise StoreError(f"{self.path} was made by a newer tagclip (form {version}); update this one")
             self._db.execute("PRAGMA foreign_keys = ON")
             if read_only:
@@ -118,10 +120,10 @@ class TrackStore:
             self._db.execute(f"PRAGMA journal_size_limit = {WAL_BYTES}")
             if fresh:
                 with self._transaction():
-                    for statement in TABLES.split(";"):
+                    for statement in store_form.TABLES.split(";"):
                         self._db.execute(statement)
-                    self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                    self._db.execute(f"PRAGMA user_version = {SCHEMA}")
+                    self._db.execute(f"PRAGMA application_id = {store_form.APPLICATION_ID}")
+                    self._db.execute(f"PRAGMA user_version = {store_form.SCHEMA}")
             pages = max(self.retention.max_bytes, 1 << 20) // self._one("PRAGMA page_size")
             self._db.execute(f"PRAGMA max_page_count = {pages}")
             self._use_keys(must_exist)
@@ -135,14 +137,15 @@ class TrackStore:
             raise missing_key(str(self.path), used - known, self._keys)
         if self._keys is not None and self._keys.id not in used:
             with self._transaction():
-                self._db.execute(KEYS_TABLE)
+                self._db.execute(store_form.KEYS_TABLE)
                 self._db.execute("INSERT INTO picture_keys VALUES (?)", (self._keys.id,))
-                self._db.execute(f"PRAGMA user_version = {SEALED_SCHEMA}")
+                version = max(store_form.SEALED_SCHEMA, self._one("PRAGMA user_version"))
+                self._db.execute(f"PRAGMA user_version = {version}")
 
     def sealed_by(self) -> frozenset[str]:
         """Ids of the keys that its pictures may be encrypted with."""
         with self._named():
-            if self._one("PRAGMA user_version") < SEALED_SCHEMA:
+            if self._one("PRAGMA user_version") < store_form.SEALED_SCHEMA:
                 return frozenset()
             return frozenset(name for (name,) in self._db.execute("SELECT id FROM picture_keys"))
 
@@ -268,15 +271,8 @@ class TrackStore:
     def embed_anew(self, vectors: dict[int, NDArray[np.floating]], encoder_id: str) -> None:
         """Give tracks, by key, the vectors of another encoder, all or none. Keys change as for any replaced track."""
         tracks, pictures = self.get(vectors), self.thumbnails(vectors)
-        self.add(
-            [
-                (
-                    StoredTrack(**{**vars(track), "vector": vectors[key], "encoder_id": encoder_id}),
-                    pictures[key],
-                )
-                for key, track in tracks.items()
-            ]
-        )
+        anew = {k: replace(t, vector=vectors[k], encoder_id=encoder_id) for k, t in tracks.items()}
+        self.add([(track, pictures[key]) for key, track in anew.items()])
 
     def seal_pictures(self, progress: Callable[[int, int], None]) -> int:
         """Encrypt every picture with the first key that is plain, or by another key; how many that were.
@@ -305,6 +301,7 @@ class TrackStore:
                         self._db.execute("UPDATE thumbnails SET jpeg = ? WHERE key = ?", (picture, key))
                         done += 1
             progress(start + len(part), len(todo))
+        done += self.hit_crops.seal()
         with self._named():
             self._db.execute("DELETE FROM picture_keys WHERE id <> ?", (self._keys.id,))
             self._db.execute("VACUUM")
@@ -374,7 +371,9 @@ class TrackStore:
 
     def _delete_before(self, oldest_s: float) -> int:
         with self._named(), self._transaction():
-            return self._db.execute("DELETE FROM tracks WHERE end_s < ?", (oldest_s,)).rowcount
+            gone = self._db.execute("DELETE FROM tracks WHERE end_s < ?", (oldest_s,)).rowcount
+            self.hit_crops.forget_gone()
+        return gone
 
     def _make_room(self) -> bool:
         """Delete the oldest tracks; whether there were any."""
@@ -384,6 +383,7 @@ class TrackStore:
             gone = self._db.execute(
                 "DELETE FROM tracks WHERE key IN (SELECT key FROM tracks ORDER BY end_s LIMIT ?)", (oldest,)
             ).rowcount
+            self.hit_crops.forget_gone()
         with self._named():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         self.lay_ballast()

@@ -10,6 +10,8 @@ from tagclip.runtime.errors import StoreError
 APPLICATION_ID = 0x74616763  # "tagc": what `file` and we know a store by
 SCHEMA = 1
 SEALED_SCHEMA = 2  # a store with encrypted pictures, which an older tagclip would take for damaged
+CROPS_SCHEMA = 3  # one with pictures of hits (and the table of keys), which an older tagclip would not delete
+NEWEST = CROPS_SCHEMA
 HEADER = b"SQLite format 3\x00"
 
 TABLES = """
@@ -35,6 +37,18 @@ CREATE TABLE thumbnails (
 """
 # Ids of the keys that pictures may be encrypted with; only in a store that has such.
 KEYS_TABLE = "CREATE TABLE IF NOT EXISTS picture_keys (id TEXT PRIMARY KEY) STRICT"
+# The pictures that made a hit's score. They outlive a track's being replaced, so the store deletes them itself.
+CROPS_TABLE = """
+CREATE TABLE hit_crops (
+    hit_id BLOB NOT NULL CHECK (length(hit_id) = 16),
+    number INTEGER NOT NULL,
+    track_id BLOB NOT NULL,
+    frame INTEGER NOT NULL,
+    weight REAL NOT NULL,
+    jpeg BLOB NOT NULL,
+    PRIMARY KEY (hit_id, number)
+) STRICT
+"""
 
 
 def is_store(path: Path) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from tagclip.runtime.errors import StoreFullError
 from tagclip.runtime.health import Health
 from tagclip.runtime.store import TrackStore
+from tagclip.runtime.store_crops import HitCrop
 from tagclip.runtime.store_track import StoredTrack
 
 AT_ONCE = 32  # people in one transaction
@@ -71,6 +72,19 @@ class StoreGuard:
             for name in list(self._waiting)[:over]:
                 del self._waiting[name]
             self._lose(over)
+
+    def keep_crops(self, hits: Sequence[uuid.UUID], track_id: uuid.UUID, crops: Sequence[HitCrop]) -> None:
+        """Keep the pictures of hits on somebody; where there is no room for people, not these either.
+
+        Raises:
+            StoreError: the store is damaged.
+        """
+        if self._full:
+            return
+        try:
+            self._store.hit_crops.keep(hits, track_id, crops)
+        except StoreFullError as error:
+            log.warning("%s; the pictures that made a hit's score are not kept", error)
 
     def look(self) -> None:
         """To be called often: now and then it looks at the room that is left, and tries those again who wait.

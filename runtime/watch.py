@@ -20,6 +20,7 @@ from tagclip.runtime.search import Encodes, long_enough, mean_vector, moves
 from tagclip.runtime.sheet import image_bytes
 from tagclip.runtime.source import Frame
 from tagclip.runtime.store import TrackStore
+from tagclip.runtime.store_crops import HitCrop
 from tagclip.runtime.store_guard import StoreGuard
 from tagclip.runtime.store_track import Place, StoredTrack
 from tagclip.runtime.sync_track import ToldTrack, told
@@ -34,7 +35,7 @@ KEEP_EVERY_S = 10.0  # whoever is still in view is kept as often, so that a quer
 JPEG_QUALITY = 90
 MOST_OBSERVATIONS = 1000  # of a track
 
-_Row = tuple[Track, StoredTrack, bytes, int]  # with its picture, and how many pictures count
+_Row = tuple[Track, StoredTrack, bytes, list[Crop]]  # with its picture, and all that count
 
 
 @dataclass(frozen=True)
@@ -196,17 +197,21 @@ class Watcher:
         news = []
         for row in rows:
             _, stored, jpeg, crops = row
-            hits = self._alerts.judge(stored, crops, last=last)
+            hits = self._alerts.judge(stored, len(crops), last=last)
             if hits and keep:
                 self._store.add([(stored, jpeg)])
                 self._told([row], False)
+            if hits:
+                self._store.keep_crops([hit.id for hit in hits], stored.id, _counted(crops))
             news += [(hit, jpeg) for hit in hits]
         self._times["match"].add(time.perf_counter() - begun_s)
         for hit, jpeg in news:
             self._tell(hit, jpeg)
 
     def _told(self, rows: list[_Row], over: bool) -> None:
-        self._tell_tracks([told(stored, self._camera.size_px, crops) for _, stored, _, crops in rows], over)
+        self._tell_tracks(
+            [told(stored, self._camera.size_px, len(crops)) for _, stored, _, crops in rows], over
+        )
 
     def _rows(self, tracks: list[Track]) -> list[_Row]:
         """Those who are worth keeping, embedded."""
@@ -228,7 +233,7 @@ class Watcher:
         for k, (track, crops) in enumerate(shown):
             stored = self._stored(track, best[k], *seen[k], vectors[k])
             self._ids[track.id] = stored.id
-            rows.append((track, stored, image_bytes(best[k].image, ".jpg", JPEG_QUALITY), len(crops)))
+            rows.append((track, stored, image_bytes(best[k].image, ".jpg", JPEG_QUALITY), crops))
         return rows
 
     def _embedded(self, view: str, crops: dict[int, list[Crop]]) -> dict[int, np.ndarray]:
@@ -266,3 +271,12 @@ class Watcher:
             if self._alerts is not None and name is not None:
                 self._alerts.forget(name)
             self._looks.pop(track.id, None)
+
+
+def _counted(crops: list[Crop]) -> list[HitCrop]:
+    """What `mean_vector` made a vector of, with its weights."""
+    whole = sum(crop.quality for crop in crops)
+    return [
+        HitCrop(crop.frame, crop.quality / whole, image_bytes(crop.image, ".jpg", JPEG_QUALITY))
+        for crop in crops
+    ]

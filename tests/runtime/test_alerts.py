@@ -27,6 +27,7 @@ from tagclip.runtime.errors import ConfigError
 from tagclip.runtime.health import Health
 from tagclip.runtime.hit_log import HitReader
 from tagclip.runtime.judge import Judge
+from tagclip.runtime.source import decode_image
 from tagclip.runtime.store import TrackStore
 from tagclip.runtime.store_track import StoredTrack
 from tagclip.runtime.sync_messages import Query, QuerySet
@@ -237,7 +238,19 @@ def test_a_run_tells_of_whom_it_looks_for(
     scores = np.sort(TextEncoder(tiny_bundle).embed(["red"])[0] @ colours_of(site).T)
     assert why["background"]["score_higher"] == int((scores >= hits[0].score).sum())
     assert why["terms"][0]["text"] == "red" and why["terms"][0]["sigmas"] > 0.9
-    assert cv2.imread(str(picture)).shape[1] == 1100
+    assert cv2.imread(str(picture)).shape == (760, 1100, 3)
+    with TrackStore(store, read_only=True) as kept:
+        counted = kept.hit_crops.of(hits[0].id)
+    assert [(crop.frame, round(crop.weight, 4)) for crop in counted] == [
+        (row["frame"], row["weight"]) for row in why["counted"]
+    ]
+    # Exactly those whose weighted mean made the score: all of them, and no fewer.
+    assert len(counted) == hits[0].crops > 2
+    shown = ImageEncoder(tiny_bundle, "ground").embed([decode_image(crop.jpeg) for crop in counted])
+    weights = np.array([crop.weight for crop in counted])
+    assert weights.sum() == pytest.approx(1.0)
+    asked = TextEncoder(tiny_bundle).embed(["red"])[0]
+    assert float(asked @ unit(weights @ shown)) == pytest.approx(hits[0].score, abs=1e-3)
 
     status, said, err = run(
         "alerts", "curve", "red", store, "--bundle", tiny_bundle.path, "--background", site,
