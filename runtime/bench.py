@@ -139,13 +139,14 @@ def measure(
     for number in range(rounds):
         for count in people:
             one = Pass(number, count, work.name)
-            _watch(scene.play(count, WARM_UP_FRAMES + frames), work, one)
+            watch(scene.play(count, WARM_UP_FRAMES + frames), work, one)
             passes.append(one)
             progress(len(passes), rounds * len(people))
     return passes
 
 
-def _watch(shown: Iterable[Shown], work: Work, one: Pass) -> None:
+def watch(shown: Iterable[Shown], work: Work, one: Pass) -> None:
+    """Look at frames, and put the times of those that count into `one`. Raises: as `measure`."""
     detector = work.detector()
     tracker = Tracker(camera_moves=not drop_still(detector), most=MOST_OBSERVATIONS)
     keeper, looked_ns = CropKeeper(), 0
