@@ -60,51 +60,6 @@ def test_one_process_keeps_its_gradients() -> None:
     assert not engine.gather(feature).requires_grad
 
 
-SCRIPT = """
-import json
-import torch
-from tagclip.train import engine as module
-from tagclip.train.config import TrainConfig
-module.BUCKET = 4  # so that several buckets travel
-engine = module.Engine(TrainConfig(accelerator="cpu", devices=2))
-rank = engine.rank
-gathered = engine.gather(torch.tensor([[1.0], [2.0]]) + 10 * rank)
-parameters = [torch.nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
-parameters[0].grad = torch.arange(6.0).reshape(2, 3) * (1 + rank)
-if rank == 1:
-    parameters[1].grad = torch.ones(2, 3)  # an expert that only this process's images reach
-parameters[3].grad = torch.full((2, 3), 4.0 * rank)
-parameters[3].requires_grad_(False)
-engine.average_gradients(parameters)
-norm, notes = engine.prepare(torch.nn.BatchNorm1d(2))
-norm.running_mean += 2 * rank
-engine.average_statistics(norm)
-found = [None if p.grad is None else p.grad.tolist() for p in parameters]
-print("\\n" + json.dumps([rank, gathered.tolist(), found, norm.running_mean.tolist(), notes]), flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_gather_and_average(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text(SCRIPT)
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [*start, str(tmp_path / "script.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr
-    rows = {row[0]: row[1:] for row in map(json.loads, (line for line in result.stdout.splitlines() if line))}
-    gathered, gradients, mean, notes = rows[0]
-    assert gathered == [[1], [2], [11], [12]]
-    assert gradients[:3] == [[[0, 1.5, 3], [4.5, 6, 7.5]], [[0.5] * 3] * 2, None]
-    assert mean == [1, 1] and "batch norms see the images of their own process only" in notes[0]
-    assert rows[1][:3] == [gathered, [*gradients[:3], [[4.0] * 3] * 2], mean]
-    assert gradients[3] == [[0.0] * 3] * 2  # frozen parameters are left alone
-
-
 @pytest.mark.slow
 def test_the_command_works_under_torchrun(toy_data: Path, toy_model: dict[str, Any], tmp_path: Path) -> None:
     """One table, one set of files."""
@@ -117,7 +72,7 @@ def test_the_command_works_under_torchrun(toy_data: Path, toy_model: dict[str, A
         [*command, "--out", str(tmp_path / "out")],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr

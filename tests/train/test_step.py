@@ -1,12 +1,7 @@
-"""Gradients over micro batches and over processes are those of the whole batch in one go."""
+"""Gradients over micro batches are those of the whole batch in one go; test_processes.py has them over processes."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +12,8 @@ pytest.importorskip("lightning_fabric")
 
 from tagclip.train.attributes import GROUPS
 from tagclip.train.batches import Batch, Labels
-from tagclip.train.checkpoint import read_tensors
 from tagclip.train.config import Config, TrainConfig
 from tagclip.train.engine import Engine
-from tagclip.train.loop import Run
 from tagclip.train.model import TagClip
 from tagclip.train.objective import encode_pairs, weighted_losses
 from tagclip.train.step import backward, still_statistics
@@ -140,72 +133,3 @@ def test_still_statistics_come_back_after_an_error(toy_model: dict[str, Any]) ->
         assert not model.image.stem[0].norm.track_running_stats
         raise ZeroDivisionError
     assert model.image.stem[0].norm.track_running_stats
-
-
-SCRIPT = """
-import json, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from tagclip.train.config import Config
-from tagclip.train.loop import Run
-data = Path(sys.argv[1])
-for config, out in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
-    run = Run(Config.from_json(json.loads(config)), data, Path(out), lambda *_: None)
-    for stage in run.model.image.stem:
-        stage.norm = torch.nn.Identity()
-    run.go()
-    print(json.dumps([run.engine.world, run.engine.rank]))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_have_the_curve_of_one(
-    toy_data: Path, toy_model: dict[str, Any], tmp_path: Path
-) -> None:
-    """Real processes started by torchrun, gloo over loopback, in whole batches and in micro batches.
-
-    A model without batch norm (docs/training.md).
-    """
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    train = {
-        "epochs": 2,
-        "batch": 18,
-        "lr": 4e-3,
-        "warmup": 0.5,
-        "eval_every": 1,
-        "captions": 2,
-        "weight_id": 0.2,
-    }
-    train |= {"precision": "fp32", "accelerator": "cpu", "cross_caption": 0.3, "augment": "light"}
-    values = {"name": "toy", "model": toy_model, "train": train}
-    alone = Run(Config.from_json(values), toy_data, tmp_path / "one", lambda *_: None)
-    for stage in alone.model.image.stem:
-        stage.norm = torch.nn.Identity()
-    alone.go()
-
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(toy_data)]
-    for micro_batch in (0, 4):
-        split = values | {"train": train | {"micro_batch": micro_batch}}
-        command += [json.dumps(split), str(tmp_path / f"two-{micro_batch}")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("[2, 0]") == result.stdout.count("[2, 1]") == 2
-
-    def ended(name: str) -> tuple[list[list[float]], dict[str, torch.Tensor]]:
-        history = json.loads((tmp_path / name / "metrics.json").read_text())["history"]
-        curve = [[row[key] for key in ("n_itc", "r_itc", "view", "ortho", "id")] for row in history]
-        return curve, read_tensors(tmp_path / name / "last.safetensors")
-
-    curve, weights = ended("one")
-    for name in ("two-0", "two-4"):
-        other_curve, other_weights = ended(name)
-        np.testing.assert_allclose(other_curve, curve, rtol=1e-4, atol=1e-4, err_msg=name)
-        for key, tensor in weights.items():
-            if key.startswith("model."):
-                torch.testing.assert_close(
-                    other_weights[key].float(), tensor.float(), rtol=1e-2, atol=1e-3, msg=f"{name}: {key}"
-                )
