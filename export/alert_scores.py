@@ -11,7 +11,6 @@ A false alarm is anybody but the one person whom the query was written of, look-
 from __future__ import annotations
 
 import json
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,30 +21,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tagclip.calibration.collect import ANNOTATIONS, of_folder, read_listed
-from tagclip.runtime.alerts import TYPICAL, Alerts, Promise, standing
-from tagclip.runtime.association import iou
+from tagclip.export.alert_scenes import play
+from tagclip.runtime.alerts import TYPICAL, Promise, standing
 from tagclip.runtime.background import Background, People, read_background
-from tagclip.runtime.boxes import Detections
 from tagclip.runtime.bundle import open_bundle
 from tagclip.runtime.cli import run
 from tagclip.runtime.encoder import AUTO, ImageEncoder, TextEncoder
-from tagclip.runtime.health import Health
-from tagclip.runtime.hit import Hit
 from tagclip.runtime.judge import Yardstick, yardsticks
-from tagclip.runtime.source import Frame, VideoSource
-from tagclip.runtime.store import TrackStore
 from tagclip.runtime.terminal import aligned
 from tagclip.runtime.views import VIEWS
-from tagclip.runtime.watch import Camera, Watcher
 from tagclip.train.datasets.layout import find_layouts, read_rows
-from tagclip.train.progress import Tick, bar
-from tagclip.train.track_scores import Finder, simulated
+from tagclip.train.progress import bar
 
 QUERIES = 200
 RATES = (10.0, 3.0, 1.0)  # false alarms in 1,000 people
 RECALL_AT = 1e-3
 HEIGHTS_PX = (40, 80, 120)
-SAME_IOU = 0.4
 # Queries that are no description of somebody, or hardly one.
 ODD = (
     "red",
@@ -224,73 +215,6 @@ def _groups(view: str, person: Person) -> list[tuple[str, str]]:
     ]
 
 
-def scene(video: Path, background: Background, rate: float, view: str, tick: Tick) -> dict[str, Any]:
-    """Play a rendered scene with one query a person; boxes are the truth's, made worse (`track_scores.simulated`).
-
-    Returns:
-        people: in view for two seconds, 24 pixels or taller; recall: percent of them whom their own query found;
-        false_alarms: of a query, among 1,000 tracks.
-    """
-    truth = json.loads(video.with_suffix(".json").read_text())
-    bundle = open_bundle(None)
-    source = VideoSource(video)
-    size_px = (source.width_px, source.height_px)
-    wanted = [(person["id"], person["captions"][0]) for person in truth["people"]]
-    text = TextEncoder(bundle)
-    ready = standing([caption for _, caption in wanted], text, background, Promise(rate, per_hour=False))
-    alerts = Alerts(ready, background, text.embed(TYPICAL), size_px)
-    found: dict[str, Hit] = {}
-    encoders = {name: ImageEncoder(bundle, name) for name in (*VIEWS, AUTO)}
-    health = Health(camera="scene", detector="simulated", provider="cpu", encoder_id=bundle.encoder_id)
-    with tempfile.TemporaryDirectory() as place, TrackStore(Path(place) / "s.db") as store:
-        watcher = Watcher(
-            Camera("scene", view, 0.0, size_px), _Simulated(simulated(truth, 0)), lambda name: encoders[name],
-            bundle.encoder_id, store, False, health, alerts, lambda hit, jpeg: found.update({str(hit.id): hit}),
-        )  # fmt: skip
-        for frame in source:
-            watcher.see(frame)
-            tick(video.name, frame.index + 1, source.frame_count, "")
-        watcher.end()
-        tracks = len(store)
-    boxes = {frame["frame"]: frame["people"] for frame in truth["frames"]}
-    seen: dict[int, int] = defaultdict(int)
-    for people in boxes.values():
-        for person in people:
-            seen[person["id"]] += person["box_xywh_px"][3] >= 24 and person["visible"] >= 0.5
-    asked = {who for who, count in seen.items() if count >= 2 * truth["fps"]}
-    right, wrong = set(), 0
-    for hit in found.values():
-        who = _who(hit, boxes.get(hit.frame, []))
-        meant = wanted[int(hit.query_id[1:]) - 1][0]
-        right |= {who} & {meant}
-        wrong += who != meant
-    return {
-        "scene": video.name,
-        "people": len(asked),
-        "recall": round(100 * len(right & asked) / max(len(asked), 1), 1),
-        "tracks": tracks,
-        "wrong": wrong,
-        "false_alarms": round(1000 * wrong / max(tracks * len(wanted), 1), 2),
-    }
-
-
-@dataclass(frozen=True)
-class _Simulated:
-    finder: Finder
-
-    def detect(self, frame: Frame) -> Detections:
-        return self.finder(frame)
-
-
-def _who(hit: Hit, people: list[dict[str, Any]]) -> int | None:
-    """Whose box the hit's is."""
-    if not people:
-        return None
-    own = np.array([hit.box_xywh_px], np.float32)
-    overlap = iou(own, np.array([person["box_xywh_px"] for person in people], np.float32))[0]
-    return int(people[int(overlap.argmax())]["id"]) if overlap.max() >= SAME_IOU else None
-
-
 def _shown(rows: list[dict[str, Any]]) -> str:
     table = [tuple(rows[0])] + [tuple("-" if v is None else str(v) for v in row.values()) for row in rows]
     return aligned([tuple(name.replace("_", " ") for name in table[0]), *table[1:]], {0, 1})
@@ -337,16 +261,17 @@ def promise_command(folder: Path, bundle: Path | None, background: Path | None, 
 @click.argument("videos", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--background", type=click.Path(path_type=Path), help="Default: the bundle's own.")
 @click.option("--view", type=click.Choice(["aerial", "ground", "auto"]), default="aerial", show_default=True)
-@click.option("--rate", type=float, default=1.0, show_default=True, help="False alarms in 1,000 people.")
 @click.option("--json", "as_json", is_flag=True)
-def scenes_command(
-    videos: tuple[Path, ...], background: Path | None, view: str, rate: float, as_json: bool
-) -> None:
-    """On rendered VIDEOS of `tagclip synth scene`."""
+def scenes_command(videos: tuple[Path, ...], background: Path | None, view: str, as_json: bool) -> None:
+    """On rendered VIDEOS of `tagclip synth scene`; who is missed at the lowest rate is listed."""
     stick_of = read_background(open_bundle(None), background)
     with bar() as tick:
-        rows = [scene(video, stick_of, rate, view, tick) for video in videos]
-    click.echo(json.dumps(rows) if as_json else _shown(rows))
+        played = [play(video, stick_of, view, tick) for video in videos]
+    told = {
+        "scenes": [one.counts(rate) for one in played for rate in RATES],
+        "missed": [row for one in played for row in one.missed(min(RATES))],
+    }
+    click.echo(json.dumps(told) if as_json else "\n\n".join(_shown(rows) for rows in told.values() if rows))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from tagclip.export.alert_scenes import Look, Played
 from tagclip.export.alert_scores import Person, groups, people_of, promise, queries_of
 from tagclip.runtime.background import Background, People
 from tagclip.runtime.judge import yardsticks
@@ -70,6 +72,34 @@ def test_groups_are_told_apart(crowded: tuple) -> None:
     assert found["skin", "light"]["people"] == 2 * len(range(0, 2000, 3))
     assert found["elevation", "40 to 60"]["people"] == found["elevation", "00 to 20"]["people"] == 2000
     assert found["build", "slim"]["false_alarms"] == pytest.approx(1.0, abs=0.5)
+
+
+def test_scenes_are_counted_by_the_best_look_of_each_track() -> None:
+    """Three are asked for: told of late, like another, without a track; a fourth was in view too briefly."""
+    one, other, third = (uuid.UUID(int=k) for k in (1, 2, 3))
+    looks = [
+        Look(one, None, 1, 30.0, np.array([0.5, 0.9, 0.9, 0.9])),
+        Look(other, 12, 2, 41.0, np.array([0.0005, 0.002, 0.9, 0.9])),
+        Look(one, 11, 5, 60.0, np.array([0.0009, 0.9, 0.9, 0.9])),
+        Look(third, 14, 1, 20.0, np.array([0.9, 0.0001, 0.9, 0.0001])),
+    ]
+    people = [(11, "red"), (12, "green"), (13, "blue"), (14, "white")]
+    played = Played("s", people, {11: 4.0, 12: 3.0, 13: 2.0}, looks)
+    assert played.counts(1.0) == {
+        "scene": "s", "promised": 1.0, "people": 3, "recall": 33.3, "tracks": 3, "wrong": 2,
+        "false_alarms": round(1000 * 2 / 12, 2),
+    }  # fmt: skip
+    assert played.counts(3.0)["recall"] == 66.7
+    assert played.missed(1.0) == [
+        {
+            "scene": "s", "who": 12, "seen_s": 3.0, "height_px": 41, "crops": 2, "in_1000": 2.0, "rank": 2,
+            "caption": "green",
+        },
+        {
+            "scene": "s", "who": 13, "seen_s": 2.0, "height_px": None, "crops": None, "in_1000": None, "rank": None,
+            "caption": "blue",
+        },
+    ]  # fmt: skip
 
 
 def test_a_folder_is_read(tmp_path: Path) -> None:
