@@ -1,21 +1,13 @@
-"""Cameras that come and go, with real streams over real sockets and pipes."""
+"""Cameras that come and go, with real streams over real sockets."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 
 import cv2
@@ -25,27 +17,15 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("numkong")
 
-from tagclip.runtime.boxes import Detections
-from tagclip.runtime.bundle import Bundle
-from tagclip.runtime.device import Device, Settings
+from fixtures.cameras import SOON_S, Serve, free_port, pictures, server, until, watching
+
 from tagclip.runtime.errors import ConfigError, SourceError
 from tagclip.runtime.feeds import check_live, live_name, open_feed
-from tagclip.runtime.gst import GstFeed
 from tagclip.runtime.live import BACK_OFF_S, LiveSource, fit_into
-from tagclip.runtime.service import Stop
-from tagclip.runtime.source import Frame, StallError, is_live
-from tagclip.runtime.store import TrackStore
-from tagclip.runtime.telemetry import CameraPose
+from tagclip.runtime.source import is_live
 
-QUICK_S = (0.001, 0.002)  # back-off of tests
-SOON_S = 20.0  # only a broken test waits for it
 GROWS_KB = 20_000  # what the allocator keeps for itself
 Run = Callable[..., tuple[int, str, str]]
-Serve = Callable[[socket.socket, int], None]
-needs_gst = pytest.mark.skipif(
-    shutil.which("gst-launch-1.0") is None, reason="no gst-launch-1.0: apt install gstreamer1.0-tools"
-)
-needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg: apt install ffmpeg")
 
 
 def stream(path: Path, size: tuple[int, int], frames: int, bgr: tuple[int, int, int] | None = None) -> bytes:
@@ -55,43 +35,6 @@ def stream(path: Path, size: tuple[int, int], frames: int, bgr: tuple[int, int, 
         writer.write(np.full((size[1], size[0], 3), bgr or (4 * k,) * 3, np.uint8))
     writer.release()
     return path.read_bytes()
-
-
-@contextlib.contextmanager
-def server(serve: Serve) -> Iterator[tuple[str, list[int]]]:
-    """A TCP server that calls `serve` with each connection and its number, then closes it; its URL and its count."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    listening.settimeout(0.05)
-    over, served = threading.Event(), [0]
-
-    def accept() -> None:
-        while not over.is_set():
-            try:
-                connection, _ = listening.accept()
-            except TimeoutError:
-                continue
-            with connection, contextlib.suppress(OSError):
-                connection.settimeout(5)
-                serve(connection, served[0])
-            served[0] += 1
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    try:
-        yield f"tcp://127.0.0.1:{listening.getsockname()[1]}", served
-    finally:
-        over.set()
-        thread.join()
-        listening.close()
-
-
-@contextlib.contextmanager
-def watching(source: str, **given: object) -> Iterator[LiveSource]:
-    camera = LiveSource(source, **{"back_off_s": QUICK_S, **given})  # type: ignore[arg-type]
-    try:
-        yield camera
-    finally:
-        camera.close()
 
 
 @contextlib.contextmanager
@@ -107,27 +50,6 @@ def held() -> tuple[int, int, int]:
     """Open files, threads of any kind but OpenCV's own pool, and resident kilobytes of this process."""
     resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
     return len(os.listdir("/proc/self/fd")), threading.active_count(), resident
-
-
-def pictures(camera: LiveSource) -> Iterator[Frame]:
-    end_s = time.monotonic() + SOON_S
-    for frame in camera:
-        assert time.monotonic() < end_s, f"no frame: {camera.trouble or 'connected'}"
-        if frame is not None:
-            yield frame
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + SOON_S
-    while not condition():
-        assert time.monotonic() < end_s, "it did not happen"
-        time.sleep(0.01)
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def test_which_texts_are_cameras() -> None:
@@ -473,276 +395,3 @@ def test_a_wall_clock_that_is_set_changes_no_time(tmp_path: Path, monkeypatch: p
         patched.setattr(time, "time", lambda: 1_900_000_000.0 + time.monotonic())
         assert camera.start_s - wrong_s == pytest.approx(1e8, abs=1e-3)
     assert times[0] >= 0 and times == sorted(set(times)) and times[-1] < SOON_S
-
-
-@needs_gst
-def test_a_gstreamer_pipeline() -> None:
-    files = len(os.listdir("/proc/self/fd"))
-    with watching("gst:videotestsrc pattern=red ! video/x-raw,width=320,height=240,framerate=30/1") as camera:
-        frame = next(pictures(camera))
-        assert (camera.width_px, camera.height_px, camera.fps) == (320, 240, 30.0)
-        red, green, blue = frame.image.reshape(-1, 3).mean(0)
-        assert red > 220 and max(green, blue) < 30
-        assert children()
-    assert not children() and len(os.listdir("/proc/self/fd")) == files
-
-
-def children() -> list[str]:
-    """Command lines of this process's own pipelines; whatever else a test before has started may go on."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError):
-            if int((path / "stat").read_text().rpartition(")")[2].split()[1]) == os.getpid():
-                found.append((path / "cmdline").read_text())
-    return [command for command in found if "gst-launch" in command]
-
-
-@needs_gst
-@pytest.mark.parametrize(
-    ("pipeline", "message"),
-    [
-        ("gst:nosuchelement", "gives no video: .*nosuchelement"),
-        (
-            "gst:videotestsrc ! video/x-raw,width=322,height=240",
-            "gives 322x240, expected a width that 8 divides",
-        ),
-        ("gst:videotestsrc ! video/x-raw,width=320,height=241", "gives 320x241, expected"),
-        ("gst:audiotestsrc", "gives no video"),
-        ("gst:filesrc location=/nowhere/a ! decodebin", "gives no video: .*ERROR"),
-    ],
-)
-def test_a_pipeline_that_gives_no_video(pipeline: str, message: str) -> None:
-    files = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(SourceError, match=message):
-        open_feed(pipeline, 20.0)
-    assert len(os.listdir("/proc/self/fd")) == files and not children()
-
-
-@needs_gst
-def test_a_pipeline_is_ended_in_order() -> None:
-    """Although it stands in a write to a pipe that is full."""
-    feed = open_feed("gst:videotestsrc ! video/x-raw,width=640,height=480", 20.0)
-    assert isinstance(feed, GstFeed) and feed.read() is not None
-    time.sleep(0.3)
-    feed.close()
-    assert feed._process.returncode >= 0  # else by a signal
-
-
-@needs_gst
-def test_a_pipeline_that_ends_or_falls_silent() -> None:
-    feed = open_feed("gst:videotestsrc num-buffers=5 ! video/x-raw,width=64,height=48", 20.0)
-    with contextlib.closing(feed):
-        assert all(feed.read() is not None for _ in range(5)) and feed.read() is None
-    slow = "gst:videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=1/50"
-    with contextlib.closing(open_feed(slow, 1.0)) as feed:
-        with pytest.raises(StallError, match="gave nothing for 1 s"):
-            while feed.read() is not None:
-                pass
-    assert not children()
-
-
-@needs_gst
-def test_a_pipeline_whose_size_changes_is_started_anew() -> None:
-    """y4menc says the size once. The rows show that each frame is read from its first byte."""
-    parts = "".join(
-        f"videotestsrc pattern=gradient num-buffers={n} ! video/x-raw,width={w},height={h} ! c. "
-        for n, w, h in ((3, 64, 48), (300, 128, 90))
-    )
-    shapes = []
-    with contextlib.closing(open_feed(f"gst:concat name=c {parts} c.", 20.0)) as feed:
-        while (image := feed.read()) is not None:
-            shapes.append(image.shape)
-            if len(shapes) <= 3:
-                assert np.ptp(image.astype(int), axis=1).max() <= 2 and np.ptp(image) > 80
-    assert shapes[:3] == [(48, 64, 3)] * 3 and len(shapes) <= 4  # and not 300 pictures that are none
-
-
-@needs_gst
-def test_a_pipeline_that_talks_without_end_is_not_held_up() -> None:
-    """More than a pipe holds, and none of it is kept but the beginning."""
-    noisy = "gst:videotestsrc num-buffers=400 ! video/x-raw,width=64,height=48 ! identity silent=false"
-    with contextlib.closing(open_feed(noisy, 20.0)) as feed:
-        count = 0
-        while feed.read() is not None:
-            count += 1
-    assert count == 400
-
-
-RTSP = """
-import gi, sys
-gi.require_version("Gst", "1.0")
-gi.require_version("GstRtsp", "1.0")
-gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtsp, GstRtspServer
-Gst.init(None)
-server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[1])
-auth, role = GstRtspServer.RTSPAuth(), GstRtspServer.RTSPToken()
-role.set_string("media.factory.role", "user")
-auth.add_basic(GstRtspServer.RTSPAuth.make_basic("me", "secret"), role)
-server.set_auth(auth)
-factory = GstRtspServer.RTSPMediaFactory()
-factory.set_launch(
-    "( videotestsrc is-live=true pattern=blue ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! "
-    "jpegenc ! rtpjpegpay name=pay0 pt=26 )"
-)
-factory.add_role_from_structure(Gst.Structure.from_string("user,media.factory.access=true,media.factory.construct=true")[0])
-factory.set_protocols(GstRtsp.RTSPLowerTrans.TCP)
-server.get_mount_points().add_factory("/live", factory)
-assert server.attach(None)
-print("ready", flush=True)
-GLib.MainLoop().run()
-"""
-
-
-@contextlib.contextmanager
-def rtsp_server() -> Iterator[str]:
-    """Debian's RTSP server, which wants a password and gives over TCP alone; its address."""
-    port = free_port()
-    reason = "no RTSP server: apt install python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-good"
-    if not Path("/usr/bin/python3").exists():
-        pytest.skip(reason)
-    command = ["/usr/bin/python3", "-c", RTSP, str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    try:
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            pytest.skip(reason)
-        yield f"127.0.0.1:{port}/live"
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def test_rtsp() -> None:
-    with rtsp_server() as address:
-        with watching(f"rtsp://me:wrong@{address}") as camera:
-            until(lambda: camera.counts.failures + camera.counts.stalls >= 1)
-            assert "rtsp://***@127.0.0.1" in camera.trouble and "wrong" not in camera.trouble
-        with watching(f"rtsp://me:secret@{address}") as camera:
-            frames = pictures(camera)
-            found = [next(frames) for _ in range(10)][-1]
-            assert (camera.width_px, camera.height_px, camera.counts.connects) == (320, 240, 1)
-            red, green, blue = found.image.reshape(-1, 3).mean(0)
-            assert blue > 200 and max(red, green) < 60
-
-
-@contextlib.contextmanager
-def device(url: str, store: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """`tagclip run` in a process of its own."""
-    command = [sys.executable, "-m", "tagclip.runtime", "run", url, "--store", str(store), *more]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def health(port: int) -> dict:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        return json.load(error)
-    except OSError:
-        return {"status": "away", "reasons": []}
-
-
-def test_who_was_in_view_is_kept_while_the_camera_is_away_and_at_the_right_time(
-    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the clock, which was wrong at the start, is set while somebody is in view."""
-    monkeypatch.setattr("tagclip.runtime.device.RELINK_S", 0.5)
-    wrong_s = [-1e8]
-    monkeypatch.setattr(time, "time", lambda: 1.8e9 + time.monotonic() + wrong_s[0])
-    began_s = 1.8e9 + time.monotonic()
-
-    class Somebody:
-        """Stands in view all the time."""
-
-        def detect(self, frame: Frame) -> Detections:
-            wrong_s[0] = 0.0 if frame.index >= 10 else wrong_s[0]
-            one = np.ones(1, np.float32)
-            return Detections(np.array([[20 + frame.index, 10, 30, 80]], np.float32), one, one)
-
-    monkeypatch.setattr("tagclip.runtime.device.detector_of", lambda *_: Somebody())
-    rng = np.random.default_rng(0)
-    writer = cv2.VideoWriter(
-        str(tmp_path / "a.ts"), cv2.CAP_FFMPEG, cv2.VideoWriter_fourcc(*"mpg2"), 25, (320, 96)
-    )
-    for _ in range(75):
-        writer.write(rng.integers(0, 255, (96, 320, 3), np.uint8))
-    writer.release()
-    data = (tmp_path / "a.ts").read_bytes()
-
-    def serve(connection: socket.socket, number: int) -> None:
-        for k in range(100 if number == 0 else 0):  # three seconds at the camera's pace
-            connection.sendall(data[len(data) * k // 100 : len(data) * (k + 1) // 100])
-            time.sleep(0.03)
-
-    with server(serve) as (url, _), Stop() as stop:
-        settings = Settings(
-            url, tmp_path / "s.db", "c", tiny_bundle.path, "cpu", "ground", None, None, None, None, None, CameraPose(),
-            1e6, 10**8, None, None,
-        )  # fmt: skip
-        device_ = Device(settings, stop)
-
-        def end() -> None:
-            try:
-                until(lambda: device_.health.counts.people == 1)
-            finally:
-                stop.request("seen enough")
-
-        threading.Thread(target=end).start()
-        outcome = device_.run()
-    assert outcome.people == 1 and abs(outcome.start_s - began_s) < SOON_S
-    assert "camera" in device_.health.reasons()  # it was away by then, and nobody had asked for a stop
-    with TrackStore(tmp_path / "s.db", read_only=True) as store:
-        (track,) = store.get(store.keys()).values()
-    assert began_s < track.start_s < track.end_s < began_s + SOON_S and track.end_s - track.start_s > 0.5
-
-
-@needs_ffmpeg
-def test_the_device_on_a_camera(tmp_path: Path) -> None:
-    """It starts before the camera, sees the shipped clip at its pace, loses the camera, keeps who was there, ends."""
-    clip = resources.files("tagclip.runtime") / "data" / "example.mp4"
-    port, listen, store = free_port(), free_port(), tmp_path / "a.db"
-    serve = ["ffmpeg", "-v", "error", "-re", "-i", str(clip), "-t", "9", "-c:v", "mpeg2video", "-q:v", "3"]
-    serve += ["-f", "mpegts", f"tcp://127.0.0.1:{port}?listen=1"]
-    url = f"tcp://me:secret@127.0.0.1:{port}"
-    with device(url, store, "--log", "text", "--listen", str(listen)) as process:
-        until(lambda: health(listen)["status"] == "degraded")
-        told = health(listen)
-        assert "camera: waiting for it: tcp://***@127.0.0.1" in told["reasons"][0], told
-        assert told["camera"]["connected"] is False and told["camera"]["frames"] == 0
-        with subprocess.Popen(serve) as ffmpeg:
-            try:
-                until(lambda: health(listen)["status"] == "running")
-                assert ffmpeg.wait(SOON_S) == 0
-            finally:
-                ffmpeg.kill()
-        until(lambda: health(listen)["status"] == "degraded")
-        told = health(listen)
-        assert told["camera"]["connected"] is False and told["camera"]["frames"] > 50
-        assert told["camera"]["failures"] >= 1 and told["camera"]["dropped"] + told["camera"]["frames"] <= 240
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=SOON_S)
-    assert process.returncode == 0, err
-    assert err.count("connected to tcp://***@") == 1 and "stopped by SIGTERM" in err
-    assert "secret" not in out + err + json.dumps(told)
-    with TrackStore(store, read_only=True) as opened:
-        assert len(opened) >= 1 and f"{len(opened)} people kept" in out
-        for track in opened.get(opened.keys()).values():
-            assert track.camera == f"127.0.0.1-{port}" and abs(track.start_s - time.time()) < 120
-
-
-def test_the_device_on_a_silent_camera_ends_when_asked(tmp_path: Path) -> None:
-    listen = free_port()
-    with server(lambda c, n: c.recv(1)) as (url, _):
-        with device(url, tmp_path / "a.db", "--log", "text", "--listen", str(listen)) as process:
-            until(lambda: health(listen)["status"] == "degraded")
-            begun_s = time.monotonic()
-            process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=SOON_S)
-            assert time.monotonic() - begun_s < 9  # the clock would end it after 10 s, with status 1
-    assert process.returncode == 0 and "stopped by SIGTERM" in err and "0 people kept" in out
