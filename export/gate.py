@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from tagclip.runtime.bundle_manifest import TEXT, image_tower
 from tagclip.runtime.errors import ParityError
+from tagclip.runtime.ranking import Ids, Vectors
 from tagclip.runtime.views import UNIVERSAL, VIEWS
 from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.ranking import Ids, Vectors
 
 BUDGET = ("r1", "map")
 TOP = 10
@@ -48,10 +48,10 @@ class Side:
     towers: Mapping[str, Vectors]
 
     def images(self, labels: Labels) -> Vectors:
-        """(N, D): each picture by the specialist of its view, by the universal tower where there is none."""
-        names = [image_tower(view) for view in VIEWS]
-        names = [name if name in self.towers else image_tower(UNIVERSAL) for name in names]
-        aerial, ground = (self.towers[name] for name in names)
+        """(N, D): each picture by the specialist of its view, else by the universal tower, else by the only one."""
+        own = [image_tower(view) for view in VIEWS]
+        others = [name for name in (image_tower(UNIVERSAL), *own) if name in self.towers]
+        aerial, ground = (self.towers[name if name in self.towers else others[0]] for name in own)
         return np.where((labels.view == 0)[:, None], aerial, ground)
 
     def retrieval(self, labels: Labels) -> dict[str, Retrieval]:

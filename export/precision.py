@@ -15,8 +15,8 @@ from tagclip.calibration.ranges import RULES
 from tagclip.export.quantise import layers, observe, quantise
 from tagclip.runtime.errors import ParityError
 from tagclip.runtime.providers import exact_options
+from tagclip.runtime.ranking import Vectors
 from tagclip.train.progress import Tick
-from tagclip.train.ranking import Vectors
 
 BATCH = 32
 

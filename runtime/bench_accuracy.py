@@ -1,8 +1,7 @@
 """How well the very engine that is timed finds people: R@1 and mAP on the test split of a data folder.
 
-The numbers are those of `tagclip evaluate` (every caption is a query, every picture of its person is right, the one it
-was written for included), computed here with what a device has. Pictures with equal scores count with the mean over all
-orders of them.
+The numbers are those of `tagclip evaluate`, with what a device has: every caption is a query, every picture of its
+person is right, the one it was written for included.
 """
 
 from __future__ import annotations
@@ -19,15 +18,12 @@ from numpy.typing import NDArray
 from tagclip.runtime.encoder import BATCH, ImageEncoder, TextEncoder
 from tagclip.runtime.engines import Engines
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.ranking import Ids, Vectors, search
 from tagclip.runtime.source import read_image
 from tagclip.runtime.views import VIEWS
 
 ANNOTATIONS = "test_reid.json"
 GALLERIES = ("all", *VIEWS)
-_BLOCK = 256  # queries at a time
-
-Floats = NDArray[np.floating[Any]]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -102,37 +98,13 @@ def accuracy(
     return found
 
 
-def first_and_precision(scores: Floats, right: Mask) -> Floats:
-    """What one query found: the chance 0..1 that the first picture is right, and the average precision 0..1.
-
-    Args:
-        scores: (G,) finite.
-        right: (G,) which pictures show the query's person, at least one.
-    """
-    level, hits = np.unique(scores[right], return_counts=True)
-    level, hits = level[::-1], hits[::-1]
-    ordered = np.sort(scores)
-    upto = np.searchsorted(ordered, level, "right")
-    above, size = len(ordered) - upto, upto - np.searchsorted(ordered, level, "left")
-    before = np.cumsum(hits) - hits  # right ones with a higher score
-    precision = 0.0
-    for n_above, n_tied, n_hits, n_before in zip(above, size, hits, before, strict=True):
-        # Any place among the ties is right with chance hits / size, and then so is each place before it with `rate`.
-        places = np.arange(n_tied)
-        rate = (n_hits - 1) / max(n_tied - 1, 1)
-        precision += n_hits / n_tied * ((n_before + 1 + places * rate) / (n_above + 1 + places)).sum()
-    first = hits[0] / size[0] if above[0] == 0 else 0.0
-    return np.array([first, precision / hits.sum()])
-
-
-def _retrieval(texts: Floats, images: Floats, asked: NDArray[Any], shown: NDArray[Any]) -> dict[str, Any]:
-    rows = []
-    for start in range(0, len(texts), _BLOCK):
-        scores = texts[start : start + _BLOCK] @ images.T
-        right = asked[start : start + _BLOCK, None] == shown
-        rows += [first_and_precision(*pair) for pair in zip(scores, right, strict=True) if pair[1].any()]
-    r1, ap = 100 * np.mean(rows, axis=0) if rows else (0.0, 0.0)
-    return {"r1": float(r1), "map": float(ap), "queries": len(rows), "gallery": len(shown)}
+def _retrieval(texts: Vectors, images: Vectors, asked: Ids, shown: Ids) -> dict[str, Any]:
+    found = search(texts, images, asked, shown)
+    counted = np.isfinite(found.ap)
+    r1, ap = (
+        100 * float(each[counted].mean()) if counted.any() else 0.0 for each in (found.hit[:, 0], found.ap)
+    )
+    return {"r1": r1, "map": ap, "queries": int(counted.sum()), "gallery": len(shown)}
 
 
 def _picture(folder: Path, row: Any, where: str) -> Picture:

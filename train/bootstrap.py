@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from tagclip.train.ranking import Ids, Numbers
+from tagclip.runtime.ranking import Ids, Numbers
 
 RESAMPLES = 1000
 LEVEL = 0.95

@@ -7,9 +7,9 @@ from typing import TypedDict
 
 import numpy as np
 
+from tagclip.runtime.ranking import Ids, Mask, Numbers, PerQuery, Scores, Vectors, per_query, search
 from tagclip.runtime.views import VIEWS
 from tagclip.train.expand import expand
-from tagclip.train.ranking import Ids, Mask, Numbers, PerQuery, Scores, Vectors, per_query, search
 
 METRICS = ("r1", "r5", "r10", "map", "minp")
 TITLES = ("R@1", "R@5", "R@10", "mAP", "mINP")

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.ranking import Ids, Numbers, Vectors, search
 from tagclip.train.data import Sample
 from tagclip.train.datasets.picture import read_picture
 from tagclip.train.evaluate import Row
-from tagclip.train.ranking import Ids, Numbers, Vectors, search
 
 # Lower ends; the first band has none. Degrees above the person's horizon, and pixels of the image file.
 ELEVATION_DEG = (15, 30, 45, 60, 75)

@@ -11,12 +11,12 @@ import torch
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.encoder import ImageEncoder, TextEncoder
 from tagclip.runtime.errors import CheckpointError
+from tagclip.runtime.ranking import Ids, Vectors
 from tagclip.runtime.views import VIEWS
 from tagclip.train.checkpoint import is_checkpoint, load_checkpoint
 from tagclip.train.data import Sample, input_spec, load_images, load_split
 from tagclip.train.embed import embed_split
 from tagclip.train.evaluate import Retrieval, by_view
-from tagclip.train.ranking import Ids, Vectors
 from tagclip.train.split import as_split
 
 CHUNK = 128  # images at a time: what is held in memory, and how often progress is told

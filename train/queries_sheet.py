@@ -5,13 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from tagclip.runtime.ranking import Ids, Numbers, Vectors
 from tagclip.runtime.sheet import INK, PAPER, SOFT, Colour, ascii_only, place, wrap, write
 from tagclip.runtime.source import Image
 from tagclip.runtime.views import VIEWS
 from tagclip.train.data import Sample
 from tagclip.train.datasets.picture import decode
 from tagclip.train.evaluate import Answers
-from tagclip.train.ranking import Ids, Numbers, Vectors
 
 EACH = 5  # queries of either kind
 SHOWN = 10  # pictures of the gallery

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.ranking import Ids, Vectors
 from tagclip.train.compare import Difference, compare
 from tagclip.train.datasets.sample import Sample
 from tagclip.train.evaluate import Row, answer, rows
 from tagclip.train.measure import Embed
-from tagclip.train.ranking import Ids, Vectors
 from tagclip.train.synth.free_words import WORDINGS, phrasings
 
 COUNT = 200

@@ -26,7 +26,7 @@ from tagclip.runtime.bench import (
     measure,
     standing_queries,
 )
-from tagclip.runtime.bench_accuracy import accuracy, first_and_precision, read_pictures
+from tagclip.runtime.bench_accuracy import accuracy, read_pictures
 from tagclip.runtime.bench_cli import bench as command
 from tagclip.runtime.bench_encoders import OURS, compare, load_rivals
 from tagclip.runtime.bench_machine import Watch, describe_machine, mean_watts
@@ -225,21 +225,6 @@ def test_a_busy_a_slowed_and_an_uneven_machine_are_said() -> None:
     assert "load 1.5 on 2 cores" in warnings[0]
     assert "cpufreq-cpu0" in warnings[1]
     assert "67%" in warnings[2]  # 1 and 2 around 1.5
-
-
-def test_accuracy_is_that_of_evaluate() -> None:
-    """Against the reference in train/, with scores that tie and scores that do not."""
-    from tagclip.train.ranking import per_query
-
-    rng = np.random.default_rng(0)
-    for _ in range(200):
-        count = rng.integers(1, 30)
-        scores = rng.integers(0, rng.integers(1, 60), count).astype(float)
-        identity = rng.integers(0, 3, count)
-        identity[0] = 0
-        expected = per_query(scores[None], np.array([0]), identity)
-        found = first_and_precision(scores, identity == 0)
-        np.testing.assert_allclose(found, [expected.hit[0, 0], expected.ap[0]], atol=1e-12)
 
 
 def test_accuracy_of_the_engine_on_a_folder(tiny_bundle: Bundle, toy_data: Path) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.ranking import per_query
 from tagclip.train.data import Sample
 from tagclip.train.groups import by_band, elevations, heights
-from tagclip.train.ranking import per_query
 
 
 def test_each_band_by_its_definition() -> None:

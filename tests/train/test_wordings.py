@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from tagclip.runtime.errors import DataError
+from tagclip.runtime.ranking import Vectors
 from tagclip.train.datasets.sample import Sample
-from tagclip.train.ranking import Vectors
 from tagclip.train.synth.appearance import to_json
 from tagclip.train.synth.lexicon import held_out
 from tagclip.train.synth.people import sample_appearance

@@ -9,8 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tagclip.train import ranking
-from tagclip.train.ranking import (
+from tagclip.runtime import ranking
+from tagclip.runtime.ranking import (
     PerQuery,
     ap_per_query,
     first_hit_per_query,
