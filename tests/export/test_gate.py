@@ -97,6 +97,8 @@ def test_pictures_go_to_the_tower_of_their_view(labels: Labels, checkpoint: Side
     assert (Side(both).images(labels)[:, 0] == labels.view).all()
     one = {name: marked[name] for name in ("image-ground", "image-universal")}
     assert (Side(one).images(labels)[:, 0] == np.where(labels.view == 0, 2, 1)).all()
+    alone = {name: vectors for name, vectors in one.items() if not name.endswith("universal")}
+    assert (Side(alone).images(labels)[:, 0] == 1).all()  # a bundle of one view, which shows it all
 
 
 def test_agreement_counts_pictures() -> None:
