@@ -25,8 +25,7 @@ from tagclip.runtime.detector_contract import (
 )
 from tagclip.runtime.errors import OutputError, ParityError, TagclipError
 from tagclip.runtime.files import write_atomic
-from tagclip.train.checkpoint import read_tensors
-from tagclip.train.detector.model import MULTIPLE_PX, Peaks, PersonNet
+from tagclip.train.detector.model import MULTIPLE_PX, Peaks, PersonNet, load
 
 LARGEST_PX = (960, 736)  # of one look; larger frames are tiled
 MIN_SCORE = 0.4
@@ -79,7 +78,7 @@ def export_detector(run: Path, out: Path, licence: str) -> float:
         if path.exists():
             raise OutputError(f"{path} exists; remove it or choose another name")
     net = PersonNet().eval()
-    net.load_state_dict(read_tensors(run / "model.safetensors"))
+    load(net, run)
     data = store(graph_of(net))
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
     worst = 0.0

@@ -19,8 +19,9 @@ from tagclip.runtime.source import Frame
 from tagclip.train.detector.fit import fit
 from tagclip.train.detector.model import STRIDE_PX, Peaks, PersonNet
 from tagclip.train.detector.pictures import SIDE_PX, Still, read_stills, varied
-from tagclip.train.detector.score import score
+from tagclip.train.detector.score import SCENE_STEP, looks_at_scene, looks_at_stills, score
 from tagclip.train.detector.targets import loss_of, stacked, target_of
+from tagclip.train.track_scores import truth_of
 
 WHITE = 250
 
@@ -126,7 +127,7 @@ def test_a_varied_picture_keeps_its_boxes(seed: int, tmp_path: Path) -> None:
 
 def test_training_learns(tmp_path: Path) -> None:
     first = fit([toy(tmp_path / "toy")], tmp_path / "one", epochs=1, batch=3, lr=2e-3)
-    last = fit([tmp_path / "toy"], tmp_path / "more", epochs=12, batch=3, lr=2e-3, workers=0)
+    last = fit([tmp_path / "toy"], tmp_path / "more", epochs=4, batch=3, lr=2e-3, workers=0)
     assert last["found"] < 0.8 * first["found"] and last["boxes"] < first["boxes"]
     assert {path.name for path in (tmp_path / "more").iterdir()} == {"model.safetensors", "metrics.json"}
 
@@ -161,13 +162,13 @@ def test_scores(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     stills = read_stills(toy(tmp_path / "toy"))[0]
     right = [still.boxes for still in stills]
-    everybody = score(Told(right, [0.9] * len(right)), stills)
+    everybody = score(Told(right, [0.9] * len(right)), looks_at_stills(stills))
     assert everybody["all"]["ap50"] == everybody["24 and more"]["ap50"] == pytest.approx(1)
     assert everybody["8 to 16"]["people"] == 0 and everybody["24 and more"]["people"] == 2 * len(stills)
-    one_of_two = score(Told([boxes[:1] for boxes in right], [0.9] * len(right)), stills)
+    one_of_two = score(Told([boxes[:1] for boxes in right], [0.9] * len(right)), looks_at_stills(stills))
     assert one_of_two["all"]["recall"] == pytest.approx(0.5)
     assert one_of_two["all"]["ap50"] == pytest.approx(0.5, abs=0.01)  # precision 1 up to a recall of a half
-    nobody = score(Told([boxes[:0] for boxes in right], [0.9] * len(right)), stills)
+    nobody = score(Told([boxes[:0] for boxes in right], [0.9] * len(right)), looks_at_stills(stills))
     assert nobody["all"]["ap50"] == nobody["all"]["recall"] == 0
 
 
@@ -176,7 +177,25 @@ def test_who_hardly_shows_costs_nothing(tmp_path: Path) -> None:
     stills = read_stills(toy(tmp_path / "toy"))[0]
     hidden = [Still(still.path, still.boxes, np.array([1.0, 0.1], np.float32)) for still in stills]
     for answers in ([still.boxes for still in stills], [still.boxes[:1] for still in stills]):
-        assert score(Told(answers, [0.9] * len(stills)), hidden)["all"]["ap50"] == pytest.approx(1)
+        assert score(Told(answers, [0.9] * len(stills)), looks_at_stills(hidden))["all"][
+            "ap50"
+        ] == pytest.approx(1)
+
+
+def test_a_scene_is_scored_by_its_truth() -> None:
+    """The boxes are those of the same frame: who tells them is right, who tells those of the look before is not."""
+    video = Path(__file__).parents[2] / "runtime" / "data" / "example.mp4"
+    truth = truth_of(video)
+    for frame in truth["frames"]:
+        for person in frame["people"]:
+            person["visible"] = 1.0  # this one was rendered when that was not told
+    looks = list(looks_at_scene(video, truth))
+    assert len(looks) == -(-len(truth["frames"]) // SCENE_STEP) and looks[0].image.shape[2] == 3
+    right = [look.boxes for look in looks]
+    told = score(Told(right, [0.9] * len(right)), looks)
+    assert told["24 and more"]["ap50"] == pytest.approx(1) and told["24 and more"]["people"] > 100
+    late = score(Told(right[:1] + right[:-1], [0.9] * len(right)), looks)
+    assert late["24 and more"]["ap50"] < 0.7
 
 
 def test_the_graph_is_the_network(tmp_path: Path) -> None:

@@ -10,19 +10,23 @@ import click
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from tagclip.runtime.errors import DataError, TagclipError, TrainingError
-from tagclip.train.checkpoint import read_tensors, write_json, write_tensors
-from tagclip.train.detector.model import PersonNet
+from tagclip.train.backbone import load_photographs
+from tagclip.train.checkpoint import write_json, write_tensors
+from tagclip.train.config_model import BACKBONE_LAYERS
+from tagclip.train.detector.model import PersonNet, load
 from tagclip.train.detector.pictures import SIDE_PX, Images, Still, read, read_stills, varied
 from tagclip.train.detector.targets import Target, loss_of, stacked
 from tagclip.train.progress import Tick, bar
 
 AVERAGE = 0.99  # decay of the averaged weights, which are what is kept
 WARM_UP = 0.05  # share of the steps
+FROZEN = 3  # layers of the trunk, up to a stride of 4 pixels: edges and textures, and most of its time
+TRUNK_LR = 0.25  # of the learning rate
 CLIP_NORM = 5.0
 
 
@@ -38,12 +42,14 @@ def fit(
     device: str = "cpu",
     workers: int = 1,
     begin: Path | None = None,
+    frozen: int = FROZEN,
     tick: Tick = lambda what, done, total, note: None,
 ) -> dict[str, float]:
     """Train on the stills of `folders` that are not held out; writes model.safetensors and metrics.json into `out`.
 
     Args:
-        begin: a run whose weights to begin with.
+        begin: a run whose weights to begin with; else the trunk begins with those of photographs.
+        frozen: layers of the trunk that stay as they are, 0 to 6; the others learn at `TRUNK_LR` of the rate.
 
     Returns:
         the losses of the last epoch, and its seconds.
@@ -55,21 +61,23 @@ def fit(
     train, _ = read_stills(*folders)
     torch.manual_seed(seed)
     net = PersonNet()
-    if begin is not None:
-        net.load_state_dict(read_tensors(begin / "model.safetensors"))
+    if begin is None:
+        load_photographs(net.trunk)
+    else:
+        load(net, begin)
+    net.trunk.freeze(frozen)
     net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    decayed = [p for p in net.parameters() if p.ndim > 1]
-    plain = [p for p in net.parameters() if p.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}], lr=lr
-    )
+    groups = _groups(net, lr, weight_decay)
+    optimiser = torch.optim.AdamW(groups, lr=lr)
     per_epoch = len(train) // batch
     if not per_epoch:
         raise DataError(
             f"expected {batch} stills to train on, as --batch says, found {len(train)}; make more, or lower it"
         )
     steps = epochs * per_epoch
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, max(steps, 2), pct_start=WARM_UP)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, [group["lr"] for group in groups], max(steps, 2), pct_start=WARM_UP
+    )
     average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE), use_buffers=True)  # type: ignore[no-untyped-call]
     sums = np.zeros(2)
     history: list[dict[str, float]] = []
@@ -95,6 +103,23 @@ def fit(
             write_tensors(out / "model.safetensors", average.module.state_dict())
             write_json(out / "metrics.json", {"stills": len(train), "history": history})
     return history[-1]
+
+
+def _groups(net: PersonNet, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Weights that learn, apart by what they are: the trunk's slowly, matrices with decay."""
+    trunk = {id(weight) for weight in net.trunk.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for weight in net.parameters():
+        if weight.requires_grad:
+            groups.setdefault((id(weight) in trunk, weight.ndim > 1), []).append(weight)
+    return [
+        {
+            "params": weights,
+            "lr": lr * (TRUNK_LR if in_trunk else 1.0),
+            "weight_decay": weight_decay if matrices else 0.0,
+        }
+        for (in_trunk, matrices), weights in groups.items()
+    ]
 
 
 class _Pictures(Dataset[tuple[Images, Target]]):
@@ -144,6 +169,13 @@ def _one_thread(number: int) -> None:
 @click.option("--batch", type=click.IntRange(min=1), default=12, show_default=True)
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=2e-3, show_default=True)
 @click.option("--begin", type=click.Path(path_type=Path), help="A run whose weights to begin with.")
+@click.option(
+    "--frozen",
+    type=click.IntRange(0, BACKBONE_LAYERS),
+    default=FROZEN,
+    show_default=True,
+    help="Layers of the trunk that do not learn.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option(
@@ -159,6 +191,7 @@ def main(
     device: str,
     workers: int,
     begin: Path | None,
+    frozen: int,
 ) -> None:
     """Train the detector on the stills in FOLDERS."""
     cv2.setNumThreads(1)
@@ -174,6 +207,7 @@ def main(
                 device=device,
                 workers=workers,
                 begin=begin,
+                frozen=frozen,
                 tick=tick,
             )
     except TagclipError as error:
