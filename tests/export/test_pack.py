@@ -159,7 +159,9 @@ def test_one_view_with_data(toy_checkpoint: Path, toy_data: Path, tmp_path: Path
     """The specialist of the view stands in for the other one's pictures, on both sides."""
     bundle, report = pack.export_bundle(toy_checkpoint, tmp_path / "one", pack.Wanted(("ground",)), toy_data)
     assert bundle.manifest.views == ("ground",)
-    assert report["retrieval"]["ground"] == pytest.approx(report["checkpoint"]["ground"])  # in fp32 nothing is lost
+    assert report["retrieval"]["ground"] == pytest.approx(
+        report["checkpoint"]["ground"]
+    )  # in fp32 nothing is lost
 
 
 @pytest.mark.parametrize(
