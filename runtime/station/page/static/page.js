@@ -190,7 +190,9 @@ document.addEventListener("click", async (event) => {
 });
 
 localise();
-document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" }); // in a narrow window
+// In a narrow window. Not by scrollIntoView: the first Tab would go on from there, and pass over what skips to the content.
+const here = document.querySelector(".top nav [aria-current]");
+if (here) here.parentElement.scrollLeft = here.offsetLeft - here.parentElement.offsetLeft - here.parentElement.clientWidth / 2;
 if ($("theme")) {
   $("theme").addEventListener("click", otherTheme);
   $("logout").addEventListener("click", logout);
