@@ -266,7 +266,7 @@ def scenes_command(videos: tuple[Path, ...], background: Path | None, view: str,
     """On rendered VIDEOS of `tagclip synth scene`; who is missed at the lowest rate is listed."""
     stick_of = read_background(open_bundle(None), background)
     with bar() as tick:
-        played = [play(video, stick_of, view, tick) for video in videos]
+        played = [one for video in videos for one in play(video, stick_of, view, tick)]
     told = {
         "scenes": [one.counts(rate) for one in played for rate in RATES],
         "missed": [row for one in played for row in one.missed(min(RATES))],

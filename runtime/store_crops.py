@@ -109,14 +109,15 @@ class HitCrops:
             names = (
                 self._db.execute("SELECT hit_id, number FROM hit_crops").fetchall() if self._there() else []
             )
-            for name in names:
+            for hit, number in names:
                 ((stored,),) = self._db.execute(
-                    "SELECT jpeg FROM hit_crops WHERE (hit_id, number) = (?, ?)", name
+                    "SELECT jpeg FROM hit_crops WHERE (hit_id, number) = (?, ?)", (hit, number)
                 ).fetchall()
                 if key_id(stored) != self._keys.id:
-                    picture = sealed(self._opened(*name, stored), _owner(*name), self._keys)
+                    picture = sealed(self._opened(hit, number, stored), _owner(hit, number), self._keys)
                     self._db.execute(
-                        "UPDATE hit_crops SET jpeg = ? WHERE (hit_id, number) = (?, ?)", (picture, *name)
+                        "UPDATE hit_crops SET jpeg = ? WHERE (hit_id, number) = (?, ?)",
+                        (picture, hit, number),
                     )
                     done += 1
         return done

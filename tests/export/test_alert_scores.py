@@ -84,19 +84,21 @@ def test_scenes_are_counted_by_the_best_look_of_each_track() -> None:
         Look(third, 14, 1, 20.0, np.array([0.9, 0.0001, 0.9, 0.0001])),
     ]
     people = [(11, "red"), (12, "green"), (13, "blue"), (14, "white")]
-    played = Played("s", people, {11: 4.0, 12: 3.0, 13: 2.0}, looks)
+    played = Played("s", "first", people, {11: 4.0, 12: 3.0, 13: 2.0}, looks)
     assert played.counts(1.0) == {
-        "scene": "s", "promised": 1.0, "people": 3, "recall": 33.3, "tracks": 3, "wrong": 2,
+        "scene": "s", "caption": "first", "promised": 1.0, "people": 3, "recall": 33.3, "tracks": 3, "wrong": 2,
         "false_alarms": round(1000 * 2 / 12, 2),
     }  # fmt: skip
     assert played.counts(3.0)["recall"] == 66.7
     assert played.missed(1.0) == [
         {
-            "scene": "s", "who": 12, "seen_s": 3.0, "height_px": 41, "crops": 2, "in_1000": 2.0, "rank": 2,
+            "scene": "s", "by": "first",
+            "who": 12, "seen_s": 3.0, "height_px": 41, "crops": 2, "in_1000": 2.0, "rank": 2,
             "caption": "green",
         },
         {
-            "scene": "s", "who": 13, "seen_s": 2.0, "height_px": None, "crops": None, "in_1000": None, "rank": None,
+            "scene": "s", "by": "first",
+            "who": 13, "seen_s": 2.0, "height_px": None, "crops": None, "in_1000": None, "rank": None,
             "caption": "blue",
         },
     ]  # fmt: skip

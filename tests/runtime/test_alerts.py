@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -238,7 +239,7 @@ def test_a_run_tells_of_whom_it_looks_for(
     scores = np.sort(TextEncoder(tiny_bundle).embed(["red"])[0] @ colours_of(site).T)
     assert why["background"]["score_higher"] == int((scores >= hits[0].score).sum())
     assert why["terms"][0]["text"] == "red" and why["terms"][0]["sigmas"] > 0.9
-    assert cv2.imread(str(picture)).shape == (760, 1100, 3)
+    assert np.shape(cv2.imread(str(picture))) == (760, 1100, 3)
     with TrackStore(store, read_only=True) as kept:
         counted = kept.hit_crops.of(hits[0].id)
     assert [(crop.frame, round(crop.weight, 4)) for crop in counted] == [
@@ -246,7 +247,8 @@ def test_a_run_tells_of_whom_it_looks_for(
     ]
     # Exactly those whose weighted mean made the score: all of them, and no fewer.
     assert len(counted) == hits[0].crops > 2
-    shown = ImageEncoder(tiny_bundle, "ground").embed([decode_image(crop.jpeg) for crop in counted])
+    pictures = [image for crop in counted if (image := decode_image(crop.jpeg)) is not None]
+    shown = ImageEncoder(tiny_bundle, "ground").embed(pictures)
     weights = np.array([crop.weight for crop in counted])
     assert weights.sum() == pytest.approx(1.0)
     asked = TextEncoder(tiny_bundle).embed(["red"])[0]
@@ -301,7 +303,12 @@ def test_queries_that_stay_are_not_measured_again(monkeypatch: pytest.MonkeyPatc
     expected = Judge(np.stack(vectors), background(500), TYPICAL).of("ground")
     counted: list[int] = []
     measured = judge.yardstick
-    monkeypatch.setattr(judge, "yardstick", lambda *given: counted.append(1) or measured(*given))
+
+    def count(*given: Any) -> judge.Yardstick:
+        counted.append(1)
+        return measured(*given)
+
+    monkeypatch.setattr(judge, "yardstick", count)
     alerts = Alerts([one, other], background(500), TYPICAL, SIZE)
     somebody = track(one.vector)
     alerts.judge(somebody, 4, last=False)
@@ -334,10 +341,10 @@ def test_no_frame_waits_for_a_stations_queries(
     go, where = threading.Event(), []
     measured = judge.yardstick
 
-    def noted(*given: object) -> judge.Yardstick:
+    def noted(*given: Any) -> judge.Yardstick:
         where.append(threading.current_thread().name)
         assert where[-1] == "MainThread" or go.wait(30)
-        return measured(*given)  # type: ignore[arg-type]
+        return measured(*given)
 
     orders = Orders(("red",), RARELY, site, tmp_path / "hits.jsonl", look_back_h=0.0)
     health = Health(camera="north", detector="boxes", provider="cpu", encoder_id=tiny_bundle.encoder_id)
