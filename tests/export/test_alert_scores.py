@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ def crowd(seed: int, count: int) -> People:
     return People(unit(base + rng.normal(0, 0.5, base.shape)), unit(base + rng.normal(0, 0.1, base.shape)))
 
 
-def row(who: int) -> dict:
+def row(who: int) -> dict[str, Any]:
     return {
         "elevation_deg": 5.0 if who % 2 else 47.0,
         "attributes": {
@@ -42,7 +43,7 @@ def row(who: int) -> dict:
 
 
 @pytest.fixture
-def crowded() -> tuple:
+def crowded() -> tuple[Any, ...]:
     """2,000 people from each view, the first 40 of them asked for by their own vectors."""
     own = Background("e", "", {"aerial": crowd(1, 2000), "ground": crowd(2, 2000)})
     yardstick_of = Background("e", "", {"aerial": crowd(3, 3000), "ground": crowd(4, 3000)})
@@ -54,7 +55,7 @@ def crowded() -> tuple:
     return people, own, asked, vectors, sticks
 
 
-def test_promises_are_counted(crowded: tuple) -> None:
+def test_promises_are_counted(crowded: tuple[Any, ...]) -> None:
     table = promise(*crowded)
     assert [(line["view"], line["promised"]) for line in table] == [
         (view, rate) for view in ("aerial", "ground") for rate in (10.0, 3.0, 1.0)
@@ -66,7 +67,7 @@ def test_promises_are_counted(crowded: tuple) -> None:
         assert line["recall"] == (100.0 if line["view"] == "aerial" else pytest.approx(0, abs=8))
 
 
-def test_groups_are_told_apart(crowded: tuple) -> None:
+def test_groups_are_told_apart(crowded: tuple[Any, ...]) -> None:
     found = {(line["group"], line["value"]): line for line in groups(*crowded)}
     assert found["view", "aerial"]["recall"] == 100 and found["view", "aerial"]["asked"] == 40
     assert found["skin", "light"]["people"] == 2 * len(range(0, 2000, 3))

@@ -239,7 +239,8 @@ def test_a_run_tells_of_whom_it_looks_for(
     scores = np.sort(TextEncoder(tiny_bundle).embed(["red"])[0] @ colours_of(site).T)
     assert why["background"]["score_higher"] == int((scores >= hits[0].score).sum())
     assert why["terms"][0]["text"] == "red" and why["terms"][0]["sigmas"] > 0.9
-    assert np.shape(cv2.imread(str(picture))) == (760, 1100, 3)
+    drawn = cv2.imread(str(picture))
+    assert drawn is not None and drawn.shape == (760, 1100, 3)
     with TrackStore(store, read_only=True) as kept:
         counted = kept.hit_crops.of(hits[0].id)
     assert [(crop.frame, round(crop.weight, 4)) for crop in counted] == [
