@@ -198,7 +198,8 @@ def _notes(runs: Mapping[str, Raw]) -> str:
     return (
         f"{notes}## Again\n{commands}\n\n"
         "A raw file has every single time in nanoseconds, what the machine told between frames (clocks, temperatures, "
-        "watts, throttling), and the SHA-256 of what ran.\n"
+        "watts, throttling), and the SHA-256 of what ran. `python -m tagclip.runtime.bench_spread RAW.json...` tells "
+        "whether several runs agree in their ratios.\n"
     )
 
 
