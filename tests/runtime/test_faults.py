@@ -23,6 +23,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from fixtures.disk import mounted
 
 pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -265,15 +266,8 @@ def test_a_video_that_is_empty_or_only_began(tmp_path: Path, run: Run, size: int
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Where a file system of 24 MB of its own is mounted."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", str(place)], check=False)
+    with mounted(tmp_path / "disk", "24m") as place:
+        yield place
 
 
 def fill(place: Path) -> None:

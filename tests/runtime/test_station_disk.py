@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ for _package in ("argon2", "cryptography", "onnxruntime", "starlette", "uvicorn"
     pytest.importorskip(_package)
 
 from beside import load
+from fixtures.disk import mounted
 
 from tagclip.runtime.bundle import Bundle
 from tagclip.runtime.station.server import Server
@@ -22,16 +22,8 @@ STATIONS = load("test_station_security")
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Where 120 MiB are."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(place)], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", str(place)], check=False)
+    with mounted(tmp_path / "disk", "120m") as place:
+        yield place
 
 
 def test_health_tells_of_a_full_disk_while_it_lasts(disk: Path, tiny_bundle: Bundle) -> None:

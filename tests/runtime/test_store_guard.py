@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.disk import mounted
 
 from tagclip.runtime import store_guard
 from tagclip.runtime.errors import StoreFullError
@@ -49,16 +49,8 @@ def frames(store: TrackStore) -> list[int]:
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """Where a file system of 24 MB of its own is mounted; the ballast takes 16 of them."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    try:
-        subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=True, capture_output=True
-        )
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield place
-    subprocess.run(["umount", str(place)], check=False)
+    with mounted(tmp_path / "disk", "24m") as place:
+        yield place
 
 
 def fill(place: Path) -> None:
