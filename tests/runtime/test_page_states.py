@@ -116,8 +116,8 @@ def test_thousands_of_hits(full: Any, visit: Any) -> None:
         page.keyboard.press("j")
     shown(page)
     page.keyboard.press("c")
-    page.wait_for_selector("#pane .mark.confirmed")
     browsers.said(page, "Confirmed.")
+    page.wait_for_selector("#pane .decision:has-text('by root')")  # the mark is there at once, the station's words later
     looks.at("hits", "Confirmed.", "Undo (U)", "by root", "false alarm")
     page.keyboard.press("?")
     looks.at("keys", "next hit", "undo your last decision", "Keys of one letter are on")
