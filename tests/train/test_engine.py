@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
+
+from fixtures.two_processes import torchrun
 
 from tagclip.runtime.errors import ConfigError
 from tagclip.train.config import TrainConfig
@@ -65,17 +64,8 @@ def test_the_command_works_under_torchrun(toy_data: Path, toy_model: dict[str, A
     """One table, one set of files."""
     config = {"name": "toy", "model": toy_model, "train": {"epochs": 1, "batch": 18, "accelerator": "cpu"}}
     (tmp_path / "toy.yaml").write_text(json.dumps(config))
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*start, "-m", "tagclip.runtime", "train", str(tmp_path / "toy.yaml"), "--data", str(toy_data)]
-
-    result = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("best by validation is epoch 1") == 1
-    assert result.stderr.count("2 process(es)") == 1
+    command = ["-m", "tagclip.runtime", "train", str(tmp_path / "toy.yaml"), "--data", str(toy_data)]
+    said, errors = torchrun(*command, "--out", str(tmp_path / "out"))
+    assert said.count("best by validation is epoch 1") == 1
+    assert errors.count("2 process(es)") == 1
     assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 1

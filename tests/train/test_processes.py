@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("lightning_fabric")
+
+from fixtures.two_processes import torchrun
 
 from tagclip.train.checkpoint import read_tensors
 from tagclip.train.config import Config
@@ -84,14 +83,11 @@ def two(values: dict[str, Any], toy_data: Path, tmp_path_factory: pytest.TempPat
     folder: Path = tmp_path_factory.mktemp("two")
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += [str(script), str(folder), str(toy_data)]
+    command = [str(script), str(folder), str(toy_data)]
     for micro_batch in MICRO_BATCHES:
         split = values | {"train": values["train"] | {"micro_batch": micro_batch}}
         command += [json.dumps(split), f"two-{micro_batch}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment)
-    assert result.returncode == 0, result.stderr
+    torchrun(*command)
     return folder
 
 
