@@ -35,7 +35,8 @@ def check_detector(
 
     Returns:
         "family", "licence", "classes" (None where they do not show), "person_class", "input_px" [width, height],
-        "any_size", "engine", "frame_px", "runs_per_frame", "ms_per_frame", and "people": [{"score", "box_xywh_px"}].
+        "any_size", "engine", "graph" (name of the file that ran), "frame_px", "runs_per_frame", "ms_per_frame", and
+        "people": [{"score", "box_xywh_px"}].
 
     Raises:
         SourceError: the picture cannot be read. OutputError: `out` has another suffix or cannot be written.
@@ -67,6 +68,7 @@ def check_detector(
         "input_px": [spec.width_px, spec.height_px],
         "any_size": detector.graph.any_size,
         "engine": detector.graph.engine,
+        "graph": detector.graph.path.name,
         "frame_px": list(frame_px),
         "runs_per_frame": len(detector.views),
         "ms_per_frame": round(min(seconds) * 1000, 1),

@@ -51,7 +51,7 @@ def _lines(facts: dict[str, Any], looked: bool) -> list[str]:
         f"family   {facts['family']}{classes}",
         f"input    {width}x{height}{' at most, follows the frame' if facts['any_size'] else ''}",
         f"licence  {facts['licence']}",
-        f"engine   {facts['engine']}",
+        f"engine   {facts['engine']}, {facts['graph']}",
         f"cost     {facts['ms_per_frame']} ms for a frame of {wide}x{high}: "
         + (f"the whole and {runs - 1} tiles" if runs > 1 else "the whole, no tiles"),
     ]

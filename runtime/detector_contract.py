@@ -58,6 +58,7 @@ class Contract:
         iou: of two boxes, above which they are one person; None where the graph says each once.
         outputs: names of the graph's outputs for boxes and logits; None where the family fixes them.
         tile_overlap: of neighbouring tiles, as a share of a tile's side; 0 for no tiles.
+        cpu_graph: name of a file beside the graph that the CPU runs in its place; None for none.
         licence: SPDX expression of the weights.
     """
 
@@ -68,6 +69,7 @@ class Contract:
     iou: float | None
     outputs: tuple[str, str] | None
     tile_overlap: float
+    cpu_graph: str | None
     licence: str
 
 
@@ -121,6 +123,7 @@ def _contract(fields: Fields) -> Contract:
         iou=fields.number("iou", low=0.05, high=0.95) if family in WITH_NMS else None,
         outputs=outputs,
         tile_overlap=_tile_overlap(fields),
+        cpu_graph=_cpu_graph(fields),
         licence=fields.text("licence"),
     )
     fields.close()
@@ -134,6 +137,15 @@ def _tile_overlap(fields: Fields) -> float:
     if 0.0 < share < LEAST_OVERLAP:
         fields.refuse("tile_overlap", f"0 for no tiles, or {LEAST_OVERLAP} to {MOST_OVERLAP}")
     return share
+
+
+def _cpu_graph(fields: Fields) -> str | None:
+    if "cpu_graph" not in fields.keys():
+        return None
+    name = fields.text("cpu_graph")
+    if not name.endswith(".onnx") or "/" in name or "\\" in name:
+        fields.refuse("cpu_graph", "the name of a file beside the graph that ends in .onnx")
+    return name
 
 
 def _input(fields: Fields, family: str) -> InputSpec:

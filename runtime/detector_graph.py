@@ -29,11 +29,12 @@ class DetectorGraph:
 
     Args:
         path: of the graph.
-        contract: what it has to be.
+        contract: what it has to be; on the CPU its `cpu_graph` runs, if it names one.
         engine: one of ENGINES, or "auto": cuda where that starts, else cpu.
         threads: of the CPU; None leaves it to ONNX Runtime (one per core).
 
     Attributes:
+        path: of the graph that runs.
         engine: which runs it, one of ENGINES.
         passed_over: with "auto", engine -> why it was not taken.
         any_size: whether it takes pictures of other sizes than the contract's.
@@ -47,21 +48,20 @@ class DetectorGraph:
     """
 
     def __init__(self, path: Path, contract: Contract, *, engine: str, threads: int | None) -> None:
-        self._path, self._contract = path, contract
+        self.path, self._contract = path, contract
         self.classes: int | None = None
         if engine not in (*ENGINES, AUTO):
             raise ConfigError(f"engine {engine!r} runs no detector: expected {', '.join(ENGINES)} or {AUTO}")
-        graph = _read(path)
         self.passed_over: dict[str, str] = {}
         self.engine = CUDA if engine == AUTO else engine
         try:
-            self._session = self._start(graph, threads)
+            self._session = self._start(threads)
         except (EngineError, MissingExtraError) as error:
             if engine != AUTO:
                 raise
             self.passed_over[CUDA] = str(error)
             self.engine = CPU
-            self._session = self._start(graph, threads)
+            self._session = self._start(threads)
         self._input, self.any_size = self._check_input()
         self._outputs = self._check_outputs()
 
@@ -74,7 +74,7 @@ class DetectorGraph:
         try:
             return list(self._session.run(self._outputs, {self._input: tensor}))
         except Exception as error:  # onnxruntime's exceptions have no common base
-            raise EngineError(f"{self._path}: the run failed: {one_line(str(error))}") from error
+            raise EngineError(f"{self.path}: the run failed: {one_line(str(error))}") from error
 
     def check(self, tensor: NDArray[Any], size_px: _Size) -> None:
         """Run it once and look at the shapes of what comes out; warm afterwards.
@@ -91,40 +91,42 @@ class DetectorGraph:
         shapes = [output.shape for output in outputs]
         if not _fits(self._contract.family, size_px, shapes):
             raise EngineError(
-                f"{self._path}: expected outputs {_expected(self._contract.family, size_px)} of family "
+                f"{self.path}: expected outputs {_expected(self._contract.family, size_px)} of family "
                 f"{self._contract.family} for an input of {size_px[0]}x{size_px[1]}, found "
                 f"{', '.join(map(str, shapes))}; declare its family, or export it again"
             )
         self.classes = _classes(self._contract.family, shapes)
         if self.classes is not None and self._contract.person_class >= self.classes:
             raise ConfigError(
-                f"{self._path} has {self.classes} classes, expected more than person_class "
+                f"{self.path} has {self.classes} classes, expected more than person_class "
                 f"{self._contract.person_class}, which counts from 0; correct the contract"
             )
 
-    def _start(self, graph: bytes, threads: int | None) -> Any:
+    def _start(self, threads: int | None) -> Any:
+        if self.engine == CPU and self._contract.cpu_graph:
+            self.path = self.path.with_name(self._contract.cpu_graph)
         # start_session wants a tower; nothing of this one but its file is looked at on these engines.
         taken = TensorSpec("", self._contract.input.dtype, _shape(self._contract.input))
-        tower = Tower("detector", str(self._path), None, taken, taken, TowerFacts("fp32", 0))
-        return start_session(self.engine, graph, tower, threads)
+        tower = Tower("detector", str(self.path), None, taken, taken, TowerFacts("fp32", 0))
+        return start_session(self.engine, _read(self.path), tower, threads)
 
     def _check_input(self) -> tuple[str, bool]:
         """Its name, and whether its sides are free."""
         found, spec = self._session.get_inputs(), self._contract.input
         if len(found) != 1:
             raise EngineError(
-                f"{self._path}: expected one input, found {[tensor.name for tensor in found]}; export it again"
+                f"{self.path}: expected one input, found {[tensor.name for tensor in found]}; export it again"
             )
         said = f"{found[0].name}: {found[0].type} {found[0].shape}"
         if found[0].type != _TYPES[spec.dtype]:
             raise EngineError(
-                f"{self._path}: expected an input of {spec.dtype}, found {said}; correct the contract"
+                f"{self.path}: expected an input of {spec.dtype}, found {said}; correct the contract"
             )
         expected = _shape(spec)
         fixed = [size if isinstance(size, int) else None for size in found[0].shape]
         if len(fixed) != 4 or any(f is not None and f != e for f, e in zip(fixed, expected, strict=True)):
             raise EngineError(
-                f"{self._path}: expected an input of {list(expected)} ({spec.layout}), found {said}; correct the "
+                f"{self.path}: expected an input of {list(expected)} ({spec.layout}), found {said}; correct the "
                 "contract, or export it with that size and a batch of 1"
             )
         sides = fixed[1:3] if spec.layout == "NHWC" else fixed[2:]
@@ -140,12 +142,12 @@ class DetectorGraph:
         ):
             wanted = "one output" if expected is None else f"outputs {' and '.join(expected)}"
             raise EngineError(
-                f"{self._path}: expected {wanted}, found {names}; correct the contract or export it again"
+                f"{self.path}: expected {wanted}, found {names}; correct the contract or export it again"
             )
         for tensor in found:
             if tensor.type != _TYPES["float32"]:
                 raise EngineError(
-                    f"{self._path}: expected outputs of float32, found {tensor.name}: {tensor.type}; export it again"
+                    f"{self.path}: expected outputs of float32, found {tensor.name}: {tensor.type}; export it again"
                 )
         return list(expected or names)
 

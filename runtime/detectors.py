@@ -67,6 +67,4 @@ def describe(detector: Detector) -> str:
     if not isinstance(detector, OnnxDetector):
         return "boxes" if isinstance(detector, FileBoxes) else "motion"
     looks = f"{len(detector.views) - 1} tiles and the whole" if len(detector.views) > 1 else "the whole"
-    return (
-        f"{detector.path.name} ({detector.contract.family}) on {detector.graph.engine}, {looks} of each frame"
-    )
+    return f"{detector.graph.path.name} ({detector.contract.family}) on {detector.graph.engine}, {looks} of each frame"

@@ -56,7 +56,7 @@ class OnnxDetector:
         threads: int | None = None,
         min_score: float | None = None,
     ) -> None:
-        self.path, self.contract = path, read_contract(path)
+        self.contract = read_contract(path)
         if min_score is not None:
             self.contract = replace(self.contract, min_score=min_score)
         self.graph = DetectorGraph(path, self.contract, engine=engine, threads=threads)
@@ -88,7 +88,7 @@ class OnnxDetector:
         if wrong and not self.not_finite:
             log.warning(
                 "%s: %d numbers of a frame are not finite and left out; said once, look at the export or its precision",
-                self.path,
+                self.graph.path,
                 wrong,
             )
         self.not_finite += wrong

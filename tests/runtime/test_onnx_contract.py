@@ -29,6 +29,7 @@ from fixtures.onnx_detectors import (
 from tagclip.runtime.detector_graph import engine_beside
 from tagclip.runtime.errors import ConfigError, EngineError, TagclipError
 from tagclip.runtime.onnx_detector import OnnxDetector
+from tagclip.runtime.source import Frame
 
 # What the contract says
 
@@ -91,6 +92,8 @@ def test_every_key_is_needed_and_checked(tmp_path: Path, key: str) -> None:
         (DETR | {"outputs": {"boxes": "dets", "logits": "dets"}}, "outputs.logits: expected another"),
         (YOLO | {"tile_overlap": 0.6}, "tile_overlap: expected a number from 0 to 0.5"),
         (YOLO | {"tile_overlap": 0.01}, "tile_overlap: expected 0 for no tiles"),
+        (YOLO | {"cpu_graph": "../other.onnx"}, "cpu_graph: expected the name of a file beside"),
+        (YOLO | {"cpu_graph": "other.engine"}, "cpu_graph: expected the name of a file beside"),
         (wrong(OWN, "person_class", 1), "person_class"),
         (wrong(OWN, "input.width_px", 328), "input.width_px: expected a multiple of 16"),
         (wrong(OWN, "input.layout", "NCHW"), "input.layout: expected one of NHWC"),
@@ -204,6 +207,20 @@ def test_a_graph_that_does_not_fit_is_refused(
     with pytest.raises(TagclipError, match=says) as caught:
         OnnxDetector(write(tmp_path, contract, graph), (320, 256))
     assert isinstance(caught.value, (EngineError, ConfigError)) and "person.onnx" in str(caught.value)
+
+
+def test_the_cpu_runs_what_the_contract_names_for_it(tmp_path: Path) -> None:
+    path = write(tmp_path, YOLO | {"cpu_graph": "other.onnx"}, b"no graph, and never read on the CPU")
+    for engine in ("cpu", "auto"):
+        with pytest.raises(EngineError, match=r"other\.onnx: no graph read"):
+            OnnxDetector(path, (320, 256), engine=engine)
+    (tmp_path / "other.onnx").write_bytes(constant({"o": ROWS}))
+    detector = OnnxDetector(path, (320, 256))
+    assert detector.graph.path == tmp_path / "other.onnx"
+    seen = detector.detect(Frame(0, 0.0, np.zeros((256, 320, 3), np.uint8)))
+    path = write(tmp_path, YOLO, constant({"o": ROWS}))
+    plain = OnnxDetector(path, (320, 256)).detect(Frame(0, 0.0, np.zeros((256, 320, 3), np.uint8)))
+    assert len(plain.scores) and np.array_equal(seen.boxes_xywh_px, plain.boxes_xywh_px)
 
 
 def test_engines(tmp_path: Path) -> None:

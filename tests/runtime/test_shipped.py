@@ -53,7 +53,9 @@ def test_the_detector_ships_and_finds_most(tmp_path: Path) -> None:
         said += len(boxes)
         asked += len(people)
         found += sum(any(overlap(p["box_xywh_px"], list(box)) > 0.5 for box in boxes) for p in people)
-    assert SHIPPED.stat().st_size <= 6_000_000
+    files = [path.stat().st_size for path in SHIPPED.parent.glob("person*.onnx")]
+    assert len(files) == 2 and sum(files) <= 6_000_000
+    assert detector.graph.path.name == "person-int8.onnx"
     assert found >= 0.6 * asked and said <= 2 * asked
 
 
