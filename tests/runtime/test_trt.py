@@ -221,7 +221,12 @@ def test_ctrl_c_ends_the_command_and_leaves_nothing(tmp_path: Path) -> None:
     path = shutil.copytree(shipped_bundle_path(), tmp_path / "shipped")
     command = [sys.executable, "-m", "tagclip.runtime", "bundle", "build", str(path), "--engine", RTX]
     with subprocess.Popen(
-        [*command, "--capability", "sm89"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "--capability", "sm89"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts what it leaves in the background deaf to Ctrl-C, these tests perhaps among it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stderr is not None
         assert "building image-aerial" in process.stderr.readline()
