@@ -1,6 +1,7 @@
 """Do runs of the benchmark agree in what rivals take, as times ours?
 
-    for k in 1 2 3 4 5 6 7 8 9 10; do tagclip bench --people 5 --against open_clip --out run-$k.json; done
+    for k in 1 2 3 4 5 6 7 8 9 10; do
+      tagclip bench --people 5 --against open_clip --frames 1 --rounds 12 --out run-$k.json; done
     python -m tagclip.runtime.bench_spread run-*.json
 
 Ends with status 1 where a run lies farther from the runs' median than allowed.

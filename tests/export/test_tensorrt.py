@@ -10,6 +10,8 @@ pytest.importorskip("tensorrt_rtx_bindings", reason="tensorrt-rtx is for x86-64 
 pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
+from fixtures.person_net import person_net
+
 from tagclip.export.pack import Wanted, export_bundle
 from tagclip.runtime.bundle import Bundle, open_bundle
 from tagclip.runtime.errors import EngineError
@@ -81,13 +83,12 @@ def test_the_detectors_graph_builds() -> None:
 
     from tagclip.export.detector import graph_of
     from tagclip.export.to_onnx import store
-    from tagclip.train.detector.model import PersonNet
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(store(graph_of(PersonNet()))), parser.get_error(0).desc()
+    assert parser.parse(store(graph_of(person_net()))), parser.get_error(0).desc()
     assert [network.get_output(k).name for k in range(network.num_outputs)] == ["heat", "ltrb"]
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1

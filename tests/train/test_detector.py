@@ -13,11 +13,13 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
+from fixtures.person_net import person_net
+
 from tagclip.runtime.boxes import Detections
 from tagclip.runtime.errors import DataError, OutputError
 from tagclip.runtime.source import Frame
 from tagclip.train.detector.fit import fit
-from tagclip.train.detector.model import STRIDE_PX, Peaks, PersonNet
+from tagclip.train.detector.model import STRIDE_PX, Peaks
 from tagclip.train.detector.pictures import SIDE_PX, Still, read_stills, varied
 from tagclip.train.detector.score import SCENE_STEP, looks_at_scene, looks_at_stills, score
 from tagclip.train.detector.targets import loss_of, stacked, target_of
@@ -198,20 +200,16 @@ def test_a_scene_is_scored_by_its_truth() -> None:
     assert late["24 and more"]["ap50"] < 0.7
 
 
+@pytest.mark.usefixtures("exported_once")
 def test_the_graph_is_the_network(tmp_path: Path) -> None:
     """At any size; and the runtime reads from it what stands on the map."""
     pytest.importorskip("onnxscript")
     ort = pytest.importorskip("onnxruntime")
     from tagclip.export.detector import export_detector
     from tagclip.runtime.onnx_detector import OnnxDetector
-
-    torch.manual_seed(0)
-    net = PersonNet().eval()
-    with torch.no_grad():
-        net.heat.weight.normal_(std=2.0)  # so that there are hills
-        net.heat.bias.zero_()
     from tagclip.train.checkpoint import write_tensors
 
+    net = person_net()
     write_tensors(tmp_path / "run" / "model.safetensors", net.state_dict())
     assert export_detector(tmp_path / "run", tmp_path / "person.onnx", "Apache-2.0") < 5e-3
     session = ort.InferenceSession(tmp_path / "person.onnx", providers=["CPUExecutionProvider"])
