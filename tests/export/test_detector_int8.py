@@ -15,7 +15,7 @@ pytest.importorskip("onnx")
 
 from tagclip.export.detector_int8 import to_int8
 from tagclip.runtime.detectors import SHIPPED
-from tagclip.runtime.errors import OutputError
+from tagclip.runtime.errors import EngineError, OutputError
 from tagclip.runtime.onnx_detector import OnnxDetector
 from tagclip.runtime.providers import exact_options
 from tagclip.runtime.source import Frame, Image, VideoSource
@@ -72,4 +72,9 @@ def test_eight_bits_see_what_sixteen_see(tmp_path: Path) -> None:
     )
     assert np.abs(plainly - exactly).max() < 1e-5 and plainly.max() > 0.3
     with pytest.raises(OutputError, match="exists"):
+        to_int8(graph, tmp_path / "stills")
+    small.graph.path.unlink()
+    graph.unlink()
+    graph.with_suffix(".json").write_text(json.dumps(contract))
+    with pytest.raises(EngineError, match="no graph read"):
         to_int8(graph, tmp_path / "stills")
