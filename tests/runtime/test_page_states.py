@@ -117,9 +117,9 @@ def test_thousands_of_hits(full: Any, visit: Any) -> None:
     shown(page)
     page.keyboard.press("c")
     browsers.said(page, "Confirmed.")
-    page.wait_for_selector(
-        "#pane .decision:has-text('by root')"
-    )  # the mark comes at once, the station's words later
+    # The mark comes at once, the station's words later.
+    page.wait_for_selector("#pane .mark.confirmed")
+    page.wait_for_selector("#pane .decision:has-text('by root')")
     looks.at("hits", "Confirmed.", "Undo (U)", "by root", "false alarm")
     page.keyboard.press("?")
     looks.at("keys", "next hit", "undo your last decision", "Keys of one letter are on")
